@@ -1,0 +1,77 @@
+//! Known bugs that can be planted on purpose, so that the simulator proves that it would find them.
+//!
+//! Without the feature `canary` every question is answered `false` at compile time.
+
+macro_rules! canaries {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// Every bug that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Canary {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Canary {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The bug's name on command lines and in reports.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+canaries! {
+    /// A source's position is saved one record too far.
+    OffsetTooFar = "offset-too-far",
+    /// A source's position is saved one record too few.
+    OffsetTooFew = "offset-too-few",
+    /// Inputs past the barrier are read during alignment.
+    NoAlignment = "no-alignment",
+    /// An epoch is committed before all parts are in.
+    CommitBeforeComplete = "commit-before-complete",
+    /// The manifest of attempt n+1 is read before attempt n's writes are fenced.
+    ManifestBeforeFence = "manifest-before-fence",
+    /// A part of an abandoned loop of the old attempt is accepted for the same epoch number.
+    OldAttemptPart = "old-attempt-part",
+    /// A position is taken from the reader instead of the batch in front of the barrier.
+    ReaderPosition = "reader-position",
+    /// An entry of a frozen epoch is encoded after its next change.
+    LateEncode = "late-encode",
+    /// A fold goes beyond the committed epoch.
+    FoldBeyondCommitted = "fold-beyond-committed",
+    /// The outbox is delivered again without looking at the sink's token.
+    TokenIgnored = "token-ignored",
+}
+
+#[cfg(feature = "canary")]
+mod planted {
+    use super::Canary;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Canary>> = const { Cell::new(None) };
+    }
+
+    /// Plants one bug, or none, for everything that runs on this thread.
+    pub fn plant(canary: Option<Canary>) {
+        PLANTED.set(canary);
+    }
+
+    /// Says whether the bug is planted on this thread.
+    pub fn planted(canary: Canary) -> bool {
+        PLANTED.get() == Some(canary)
+    }
+}
+
+#[cfg(feature = "canary")]
+pub use planted::{plant, planted};
+
+/// Says whether the bug is planted: never, without the feature `canary`.
+#[cfg(not(feature = "canary"))]
+#[inline(always)]
+pub(crate) const fn planted(_canary: Canary) -> bool {
+    false
+}

@@ -1,0 +1,106 @@
+//! What one subtask hands in for one epoch, and what an epoch is made of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
+use crate::source::{Position, SplitId};
+
+/// Changed state entries of one operator in one subtask: one value, in chunks of about 1 MiB, not one put per key.
+///
+/// A chunk is a sequence of entries that are each whole within it; their form is [`crate::state::entry`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// Whose state.
+    pub operator: OperatorId,
+    /// The encoded entries. Absolute values, tombstones included; at most one entry per key in all chunks together.
+    pub chunks: Vec<Vec<u8>>,
+    /// How many entries.
+    pub entries: u64,
+}
+
+/// Where one split of one source stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPosition {
+    /// The source.
+    pub operator: OperatorId,
+    /// The split.
+    pub split: SplitId,
+    /// The end of the last batch that the source task put in front of the barrier.
+    pub position: Position,
+    /// Whether the split has ended there.
+    pub ended: bool,
+}
+
+/// Output of one sink subtask in one epoch, in chunks of at most 1 MiB plus one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxPart {
+    /// The sink.
+    pub operator: OperatorId,
+    /// The rows, framed by [`crate::sink::Rows`].
+    pub chunks: Vec<Vec<u8>>,
+    /// How many rows.
+    pub rows: u64,
+}
+
+/// Everything one subtask contributes to one epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The attempt whose subtask this is. A part of another attempt is dropped.
+    pub attempt: Attempt,
+    /// The epoch that the barrier closed.
+    pub epoch: Epoch,
+    /// Who.
+    pub subtask: SubtaskId,
+    /// Changed state.
+    pub deltas: Vec<Delta>,
+    /// Positions of the splits whose position changed; empty for tasks without a source.
+    pub positions: Vec<SplitPosition>,
+    /// Output for sinks that deliver after the commit.
+    pub outbox: Vec<OutboxPart>,
+}
+
+impl Part {
+    /// Makes a part without content.
+    pub const fn new(attempt: Attempt, epoch: Epoch, subtask: SubtaskId) -> Self {
+        Self { attempt, epoch, subtask, deltas: Vec::new(), positions: Vec::new(), outbox: Vec::new() }
+    }
+
+    /// Returns the bytes of deltas and output.
+    pub fn bytes(&self) -> usize {
+        let deltas = self.deltas.iter().flat_map(|delta| &delta.chunks);
+        let outbox = self.outbox.iter().flat_map(|outbox| &outbox.chunks);
+        deltas.chain(outbox).map(Vec::len).sum()
+    }
+}
+
+/// How a job ended for good, if it did; stands in the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Closing {
+    /// All sources ended.
+    Finished,
+    /// `drain` ended the sources early.
+    Drained,
+}
+
+/// One complete epoch: all parts of one attempt. The unit of commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochBundle {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// One part per subtask, ordered by subtask.
+    pub parts: Vec<Part>,
+    /// Set in the last epoch of a job that ended or was drained.
+    pub closing: Option<Closing>,
+}
+
+/// What a sink has delivered outside: every row before epoch `next` is in, so its outbox rows may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The sink.
+    pub operator: OperatorId,
+    /// The first epoch that is not known to be delivered.
+    pub next: Epoch,
+}

@@ -1,0 +1,74 @@
+//! Sources: where records come from, and where to go on after a restart.
+//!
+//! A [`Source`] is a factory: it lists its splits and opens a [`Reader`] for each. Readers run on threads of their own and
+//! may block; the source *task* puts their batches in front of barriers. An epoch records the end of the last batch
+//! that the task put in front of its barrier, never the reader's own place: a reader is ahead by what lies in between.
+
+mod position;
+
+pub use self::position::{Position, SplitId};
+use crate::error::BoxError;
+use crate::record::Record;
+
+/// A factory of readers. Opened by `start`, once per attempt.
+///
+/// Fields are configuration: nothing that changes while records flow belongs here.
+pub trait Source: Send + Sync + 'static {
+    /// What its records are.
+    type Out: Send + 'static;
+
+    /// Lists the splits there are now. Called at the start of every attempt; the splits are shared out among the
+    /// subtasks of the source. A split that was there before and is gone is an error.
+    ///
+    /// # Errors
+    /// Whatever keeps the source from listing; the attempt fails with it.
+    fn splits(&self) -> Result<Vec<SplitId>, BoxError>;
+
+    /// Opens a reader on a split at `from`, or at its beginning.
+    ///
+    /// # Errors
+    /// Whatever keeps it from reading there: the split is gone, the position is beyond its end.
+    fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<Self::Out>>, BoxError>;
+
+    /// Hears that everything up to `at` is durable. May repeat or skip, never goes back within an attempt. Called on the
+    /// reader's thread, between polls.
+    fn committed(&self, at: &[(SplitId, Position)]) {
+        let _ = at;
+    }
+}
+
+/// Reads one split.
+pub trait Reader<T>: Send {
+    /// Appends at most `limit` records (≥ 1) to `batch` and sets its end position. May wait, for at most about 50 ms, and
+    /// then answers [`Polled::Idle`].
+    ///
+    /// # Errors
+    /// Whatever went wrong outside; the attempt fails with it and starts again from the last epoch.
+    fn poll(&mut self, batch: &mut Batch<T>, limit: usize) -> Result<Polled, BoxError>;
+}
+
+/// What a poll found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// There may be more at once.
+    More,
+    /// Nothing now: ask again later.
+    Idle,
+    /// Nothing more, ever. What is in the batch still counts.
+    End,
+}
+
+/// Records with the position after the last of them.
+#[derive(Clone, Debug)]
+pub struct Batch<T> {
+    /// The records, in the split's order.
+    pub records: Vec<Record<T>>,
+    /// The place after them. A reader opened there returns what follows.
+    pub end: Position,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self { records: Vec::new(), end: Position::default() }
+    }
+}

@@ -1,0 +1,233 @@
+//! [`Store`]: the only thing below the state engine, dumb on purpose.
+//!
+//! Delta log, folding, outbox, manifest and recovery are built above it and are the same for every backend.
+//!
+//! **Contract.** A synced write makes all earlier writes durable. An ingestion is durable when it returns. A write is
+//! atomic over all spaces. A scan sees one snapshot. After an error of [`Store::write`] the outcome is unknown and the
+//! handle must not be used again: drop it and open the store anew.
+
+mod memory;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+pub use self::memory::Memory;
+#[cfg(feature = "rocksdb")]
+pub use self::rocksdb::RocksDb;
+use crate::error::BoxError;
+use crate::fault::Crashed;
+use crate::id::ShardId;
+
+/// A key space of a store. Keys of different spaces never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Space {
+    /// Manifest, attempt number, positions.
+    Meta,
+    /// Deltas of committed epochs that are not folded into rows yet.
+    Log,
+    /// One row per state entry, as of `folded_through`.
+    Rows,
+    /// Committed output that is not known to be delivered.
+    Outbox,
+}
+
+impl Space {
+    /// All spaces.
+    pub const ALL: [Self; 4] = [Self::Meta, Self::Log, Self::Rows, Self::Outbox];
+
+    /// The space's name on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Log => "log",
+            Self::Rows => "rows",
+            Self::Outbox => "outbox",
+        }
+    }
+}
+
+/// One change of a [`WriteBatch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOp {
+    /// Sets a key.
+    Put {
+        /// Where.
+        space: Space,
+        /// The key.
+        key: Vec<u8>,
+        /// Its new value.
+        value: Vec<u8>,
+    },
+    /// Removes a key; nothing happens if it is absent.
+    Delete {
+        /// Where.
+        space: Space,
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// Changes that become visible and durable together or not at all. Later changes of a key win.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch {
+    /// The changes, in order.
+    pub ops: Vec<WriteOp>,
+}
+
+impl WriteBatch {
+    /// Sets a key.
+    pub fn put(&mut self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.ops.push(WriteOp::Put { space, key: key.into(), value: value.into() });
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, space: Space, key: impl Into<Vec<u8>>) {
+        self.ops.push(WriteOp::Delete { space, key: key.into() });
+    }
+
+    /// Returns the bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.ops
+            .iter()
+            .map(|op| match op {
+                WriteOp::Put { key, value, .. } => key.len() + value.len(),
+                WriteOp::Delete { key, .. } => key.len(),
+            })
+            .sum()
+    }
+}
+
+/// When a write is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When the call returns, and with it all earlier writes.
+    Synced,
+    /// Some time later, at the next synced write at the latest; a crash before may lose it.
+    Buffered,
+}
+
+/// What a scan does with an entry; breaking ends the scan.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// An ordered, atomic, durable map of bytes in four spaces. See the module for the contract.
+pub trait Store: Send + fmt::Debug {
+    /// Writes a batch atomically.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the outcome is unknown and the handle is done for.
+    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Reads many keys, answers in the order of `keys`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the disk or its content is at fault.
+    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Visits the entries with `from` ≤ key < `to` (to the end without a `to`) in key order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the disk or its content is at fault.
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Adds a sorted run of entries, `None` for a removal, that wins over what is there. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; keys out of order are a [`StoreErrorKind::Misuse`].
+    fn ingest(
+        &mut self,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), StoreError>;
+
+    /// Removes all keys with `from` ≤ key < `to`. Buffered.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError>;
+
+    /// Makes a copy that later writes do not touch, in a directory that must not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a backend without files answers [`StoreErrorKind::Unsupported`].
+    fn checkpoint(&self, path: &Path) -> Result<(), StoreError>;
+}
+
+/// Opens the store of a pipeline and shard. One backend serves many pipelines.
+pub trait StateBackend: Send + Sync + fmt::Debug {
+    /// Opens the store, and creates an empty one if `create` and there is none.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Missing`] if there is none and `create` is false, [`StoreErrorKind::Locked`] if another owner
+    /// has it open, and what the disk says.
+    fn open(&self, pipeline: &str, shard: ShardId, create: bool) -> Result<Box<dyn Store>, StoreError>;
+
+    /// Where the store of this pipeline and shard is, for messages.
+    fn describe(&self, pipeline: &str, shard: ShardId) -> String;
+}
+
+/// What kind of failure a store met; decides what the runtime does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// No space is left: the epoch is kept in memory and retried on a fresh handle.
+    Full,
+    /// Another owner has the store open.
+    Locked,
+    /// There is no store where one was expected.
+    Missing,
+    /// The content is damaged or was not written by this library.
+    Corrupt,
+    /// The disk or the operating system failed.
+    Io,
+    /// The backend cannot do this.
+    Unsupported,
+    /// The caller broke the contract: a bug in this library.
+    Misuse,
+    /// A test host ended the world here.
+    Crashed,
+}
+
+/// A failed operation of a store.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} at {place}")]
+pub struct StoreError {
+    /// What kind it is.
+    pub kind: StoreErrorKind,
+    /// What was tried.
+    pub action: &'static str,
+    /// The store's directory or name.
+    pub place: PathBuf,
+    /// The cause.
+    pub source: BoxError,
+}
+
+impl StoreError {
+    /// Makes an error.
+    pub fn new(
+        kind: StoreErrorKind,
+        action: &'static str,
+        place: impl Into<PathBuf>,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self { kind, action, place: place.into(), source: source.into() }
+    }
+
+    /// Says whether trying again on a fresh handle can help without anybody's doing: the disk is full for now.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Full)
+    }
+
+    /// Says whether what is stored is damaged.
+    pub const fn is_corruption(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Corrupt)
+    }
+}
+
+impl From<Crashed> for StoreError {
+    fn from(crashed: Crashed) -> Self {
+        Self::new(StoreErrorKind::Crashed, "go on", "simulation", crashed)
+    }
+}
