@@ -2,14 +2,20 @@
 
 pub mod id;
 pub mod time;
+pub mod position;
 pub mod record;
+pub mod rows;
 pub mod codec;
 pub mod error;
 pub mod fault;
 pub mod canary;
+pub mod watermark;
+pub mod channel;
+pub mod operator;
 pub mod checkpoint;
 pub mod state;
 pub mod source;
 pub mod sink;
+pub mod task;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -1,5 +1,15 @@
 //! Epochs: who has reported, and what an epoch is made of.
 
+mod aligner;
+mod barrier;
+pub(crate) mod frame;
+mod manifest;
+mod names;
 mod part;
 
+pub use self::aligner::{Aligner, Misaligned};
+pub use self::barrier::Barrier;
+pub use self::frame::{FORMAT, FrameError};
+pub use self::manifest::{Chunks, FoldedState, Manifest, OutboxRef, PositionRows};
+pub use self::names::{NameError, NameTable, OperatorDecl, OperatorEntry, OperatorKind, StateEntry};
 pub use self::part::{Closing, Delivered, Delta, EpochBundle, OutboxPart, Part, SplitPosition};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
-use crate::source::{Position, SplitId};
+use crate::position::{Position, SplitId};
 
 /// Changed state entries of one operator in one subtask: one value, in chunks of about 1 MiB, not one put per key.
 ///
@@ -36,7 +36,7 @@ pub struct SplitPosition {
 pub struct OutboxPart {
     /// The sink.
     pub operator: OperatorId,
-    /// The rows, framed by [`crate::sink::Rows`].
+    /// The rows, framed by [`crate::rows::Rows`].
     pub chunks: Vec<Vec<u8>>,
     /// How many rows.
     pub rows: u64,

@@ -4,9 +4,11 @@
 //! may block; the source *task* puts their batches in front of barriers. An epoch records the end of the last batch
 //! that the task put in front of its barrier, never the reader's own place: a reader is ahead by what lies in between.
 
-mod position;
+mod fetch;
 
-pub use self::position::{Position, SplitId};
+
+pub use self::fetch::{Fetch, Fetcher, Fetching};
+pub use crate::position::{Position, SplitId};
 use crate::error::BoxError;
 use crate::record::Record;
 
@@ -29,6 +31,12 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// Whatever keeps it from reading there: the split is gone, the position is beyond its end.
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<Self::Out>>, BoxError>;
+
+    /// How many splits of one subtask are read at the same time, in the order of their names; the others wait until one of
+    /// them has ended. All by default; a source of many finite splits (files) keeps few open.
+    fn concurrent_splits(&self) -> usize {
+        usize::MAX
+    }
 
     /// Hears that everything up to `at` is durable. May repeat or skip, never goes back within an attempt. Called on the
     /// reader's thread, between polls.
@@ -71,4 +79,36 @@ impl<T> Default for Batch<T> {
     fn default() -> Self {
         Self { records: Vec::new(), end: Position::default() }
     }
+}
+
+/// What a reader hands over to its task.
+#[derive(Debug)]
+pub enum Fetched<T> {
+    /// Records of a split with the place after them.
+    Batch {
+        /// Which of the subtask's splits.
+        split: usize,
+        /// The records.
+        batch: Batch<T>,
+        /// Whether the split ends there.
+        ended: bool,
+    },
+    /// The reader failed.
+    Failed {
+        /// Which of the subtask's splits.
+        split: usize,
+        /// What it returned.
+        error: BoxError,
+    },
+}
+
+/// One split of a source subtask, and where it begins.
+#[derive(Clone, Debug)]
+pub struct SplitStart {
+    /// The split.
+    pub split: SplitId,
+    /// The restored position; nothing for its beginning.
+    pub from: Option<Position>,
+    /// Whether it had ended at that position.
+    pub ended: bool,
 }

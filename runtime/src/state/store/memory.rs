@@ -1,3 +1,230 @@
-//! Placeholder.
+//! [`Memory`]: state that lives as long as the backend value. For tests, and for pipelines that may start over.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Durability, Space, StateBackend, Store, StoreError, StoreErrorKind, Visit, WriteBatch, WriteOp};
+use crate::id::ShardId;
+
+/// Keeps state in memory only. Clones share it, so that a pipeline restarted on a clone finds its state again.
+///
+/// Nothing of it outlives the process, whatever [`Durability`] a write asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    stores: Arc<Mutex<Stores>>,
+}
+
+/// The content of a closed store; `None` while a handle has it.
+type Stores = BTreeMap<(String, ShardId), Option<Spaces>>;
+
+impl Memory {
+    /// Makes a backend without any store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl StateBackend for Memory {
+    fn open(&self, pipeline: &str, shard: ShardId, create: bool) -> Result<Box<dyn Store>, StoreError> {
+        let place = place(pipeline, shard);
+        let name = (pipeline.to_owned(), shard);
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let spaces = match stores.get_mut(&name) {
+            Some(slot) => slot.take().ok_or_else(|| locked(&place))?,
+            None if create => {
+                stores.insert(name.clone(), None);
+                Spaces::default()
+            }
+            None => return Err(missing(&place)),
+        };
+        Ok(Box::new(MemoryStore { stores: Arc::clone(&self.stores), name, place, spaces }))
+    }
+
+    fn describe(&self, pipeline: &str, shard: ShardId) -> String {
+        place(pipeline, shard).display().to_string()
+    }
+}
+
+fn place(pipeline: &str, shard: ShardId) -> PathBuf {
+    PathBuf::from(format!("memory/{pipeline}/{shard}"))
+}
+
+/// Says that another handle has the store.
+pub(crate) fn locked(place: &Path) -> StoreError {
+    StoreError::new(StoreErrorKind::Locked, "open the store", place, "another job of this process has it open")
+}
+
+/// Says that there is no store.
+pub(crate) fn missing(place: &Path) -> StoreError {
+    StoreError::new(StoreErrorKind::Missing, "open the store", place, "there is none, and none was to be created")
+}
+
+/// Says that an ingestion's keys do not rise.
+pub(crate) fn out_of_order(place: &Path) -> StoreError {
+    StoreError::new(StoreErrorKind::Misuse, "ingest a sorted run", place, "its keys do not rise strictly")
+}
+
 #[derive(Debug)]
-pub struct Memory;
+struct MemoryStore {
+    stores: Arc<Mutex<Stores>>,
+    name: (String, ShardId),
+    place: PathBuf,
+    spaces: Spaces,
+}
+
+impl Drop for MemoryStore {
+    fn drop(&mut self) {
+        let spaces = std::mem::take(&mut self.spaces);
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.insert(std::mem::take(&mut self.name), Some(spaces));
+    }
+}
+
+impl Store for MemoryStore {
+    fn write(&mut self, batch: WriteBatch, _durability: Durability) -> Result<(), StoreError> {
+        self.spaces.apply(batch.ops);
+        Ok(())
+    }
+
+    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        Ok(self.spaces.multi_get(space, keys))
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.spaces.scan(space, from, to, visit);
+        Ok(())
+    }
+
+    fn ingest(
+        &mut self,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), StoreError> {
+        let run = sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))?;
+        self.spaces.apply(run);
+        Ok(())
+    }
+
+    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.spaces.remove_range(space, from, to);
+        Ok(())
+    }
+
+    fn checkpoint(&self, _path: &Path) -> Result<(), StoreError> {
+        let reason = "this backend has no files; use RocksDb for kept epochs and savepoints";
+        Err(StoreError::new(StoreErrorKind::Unsupported, "copy the store", &self.place, reason))
+    }
+}
+
+/// Collects a run that is to be ingested whole or not at all; nothing if its keys do not rise strictly.
+pub(crate) fn sorted_run(
+    space: Space,
+    sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+) -> Option<Vec<WriteOp>> {
+    let mut ops: Vec<WriteOp> = Vec::new();
+    for (key, value) in sorted {
+        let (WriteOp::Put { key: last, .. } | WriteOp::Delete { key: last, .. }) = match ops.last() {
+            Some(op) => op,
+            None => {
+                ops.push(change(space, key, value));
+                continue;
+            }
+        };
+        if *last >= key {
+            return None;
+        }
+        ops.push(change(space, key, value));
+    }
+    Some(ops)
+}
+
+fn change(space: Space, key: Vec<u8>, value: Option<Vec<u8>>) -> WriteOp {
+    match value {
+        Some(value) => WriteOp::Put { space, key, value },
+        None => WriteOp::Delete { space, key },
+    }
+}
+
+/// The content of a store as ordered maps: what [`Memory`] and the simulated disk are made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spaces {
+    maps: BTreeMap<Space, BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl Spaces {
+    pub(crate) fn apply(&mut self, ops: Vec<WriteOp>) {
+        for op in ops {
+            match op {
+                WriteOp::Put { space, key, value } => {
+                    self.maps.entry(space).or_default().insert(key, value);
+                }
+                WriteOp::Delete { space, key } => {
+                    self.maps.entry(space).or_default().remove(&key);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
+        let map = self.maps.get(&space);
+        keys.iter().map(|key| map?.get(key).cloned()).collect()
+    }
+
+    pub(crate) fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) {
+        let Some(map) = self.maps.get(&space) else { return };
+        // `range` panics on an interval that runs backwards; for the contract it is empty.
+        if to.is_some_and(|to| from >= to) {
+            return;
+        }
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        for (key, value) in map.range::<[u8], _>((Bound::Included(from), to)) {
+            if visit(key, value) == ControlFlow::Break(()) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) {
+        let Some(map) = self.maps.get_mut(&space) else { return };
+        if from < to {
+            let mut tail = map.split_off(from);
+            map.append(&mut tail.split_off(to));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &[u8], value: &[u8]) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        batch.put(Space::Meta, key, value);
+        batch
+    }
+
+    #[test]
+    fn a_second_open_sees_the_data_once_the_first_handle_is_gone() {
+        let memory = Memory::new();
+        let shard = ShardId::new(0);
+        assert_eq!(memory.open("p", shard, false).unwrap_err().kind, StoreErrorKind::Missing);
+        let mut first = memory.open("p", shard, true).unwrap();
+        first.write(put(b"k", b"v"), Durability::Synced).unwrap();
+        let clone = memory.clone();
+        assert_eq!(clone.open("p", shard, true).unwrap_err().kind, StoreErrorKind::Locked);
+        clone.open("p", ShardId::new(1), true).unwrap();
+        drop(first);
+        let second = clone.open("p", shard, false).unwrap();
+        assert_eq!(second.multi_get(Space::Meta, &[b"k".to_vec()]).unwrap(), [Some(b"v".to_vec())]);
+    }
+
+    #[test]
+    fn a_run_out_of_order_is_refused_whole() {
+        let mut store = Memory::new().open("p", ShardId::new(0), true).unwrap();
+        let mut run = [(b"b".to_vec(), Some(vec![1])), (b"a".to_vec(), None)].into_iter();
+        assert_eq!(store.ingest(Space::Rows, &mut run).unwrap_err().kind, StoreErrorKind::Misuse);
+        assert_eq!(store.multi_get(Space::Rows, &[b"b".to_vec()]).unwrap(), [None]);
+    }
+}

@@ -6,7 +6,12 @@
 //! atomic over all spaces. A scan sees one snapshot. After an error of [`Store::write`] the outcome is unknown and the
 //! handle must not be used again: drop it and open the store anew.
 
-mod memory;
+#[cfg(test)]
+#[cfg(feature = "test-util")]
+mod conformance;
+#[cfg(feature = "rocksdb")]
+mod lock;
+pub(crate) mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
 

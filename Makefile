@@ -1,0 +1,71 @@
+# `make help` lists what there is. Everything runs in the dev profile, so that RocksDB is compiled once (see Cargo.toml).
+
+# Clones share one build of RocksDB: about ten minutes of C++ on two cores.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/millstream-target
+# rustup puts cargo here; a shell that is older than that does not know. A tool in the PATH goes first.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+SEEDS ?= 20000
+KILLS ?= 200
+ARGS ?=
+
+# Runs the tests of the binary `it` whose name begins with $(1), and fails where there is none.
+define it
+@if cargo nextest --version >/dev/null 2>&1; then \
+	cargo nextest run --workspace --all-features --locked --test it --no-capture -E 'test(/^$(1)/)'; \
+else \
+	cargo test --workspace --all-features --locked --test it -- --list '$(1)' | grep -q ': test$$' \
+		|| { echo 'no test is called $(1)…' >&2; exit 1; }; \
+	cargo test --workspace --all-features --locked --test it -- --nocapture '$(1)'; \
+fi
+endef
+
+.PHONY: help setup demo test sim canaries kill9 bench fmt doc ci
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: ## Installs what the build needs and is missing: a C++ compiler, libclang (apt)
+	@sh dev/setup
+
+demo: setup ## Word count that is killed in mid-stream, restarted and judged; ARGS=--plant-bug must turn red
+	cargo run --locked --example demo -- $(ARGS)
+
+test: setup ## All tests; uses cargo-nextest and cargo-deny when they are there
+	@if cargo deny --version >/dev/null 2>&1; then \
+		echo cargo deny --all-features --locked check bans licenses sources; \
+		cargo deny --all-features --locked check bans licenses sources; \
+	else echo 'cargo-deny is not installed: bans, licences and sources are not checked'; fi
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		echo cargo nextest run --workspace --all-features --locked; \
+		cargo nextest run --workspace --all-features --locked; \
+	else \
+		echo cargo test --workspace --all-features --locked --all-targets; \
+		cargo test --workspace --all-features --locked --lib --bins --tests --examples; \
+	fi
+	cargo test --doc --workspace --all-features --locked
+
+sim: export MILLSTREAM_SIM_SEEDS = $(SEEDS)
+sim: setup ## The simulator over SEEDS=20000 seeds
+	$(call it,simulation::)
+
+canaries: setup ## Ten planted bugs, each of which the simulator must find
+	$(call it,canaries::)
+
+kill9: export MILLSTREAM_KILLS = $(KILLS)
+kill9: setup ## KILLS=200 times SIGKILL against a child with a real RocksDB, judged from outside
+	$(call it,kill9::)
+
+bench: setup ## Criterion benches, our crates fully optimised; ARGS=name picks one
+	cargo --config dev/bench.toml bench --profile dev --workspace --all-features --locked --benches -- $(ARGS)
+
+fmt: ## Formats the sources
+	cargo fmt --all
+
+doc: setup ## API documentation; prints where it is
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
+	@echo "$(CARGO_TARGET_DIR)/doc/millstream/index.html"
+
+ci: ## What CI runs
+	bash .ci/run

@@ -1,0 +1,445 @@
+//! Lines of text files, from where the last epoch left off.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use millstream_runtime::error::BoxError;
+use millstream_runtime::record::Record;
+use millstream_runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
+use millstream_runtime::time::{SharedClock, SystemClock};
+
+use super::error::{LinesError, io_error};
+use super::tree;
+use crate::codec::escaped;
+use crate::pace::{Pace, check_rate};
+
+/// A batch is closed at this many bytes of text, so that long lines do not pile up in memory.
+const MOST_BATCH_BYTES: usize = 1 << 20;
+
+/// Reads the lines of one file, or of every file below a directory, each line as a `String`.
+///
+/// A **split** is one file: its name, or its path below the directory with `/` between the parts. Splits are sorted by name;
+/// lines come in the order of their file; between files there is no order. Names that begin with `.` or `_` are left out, as
+/// Spark does (they are temporary files and logs, our own among them), and directories that are symbolic links are not
+/// entered. A file that is named itself is read whatever its name.
+///
+/// A **line** ends at `\n` or `\r\n`, which are not part of it; the last line needs no end. Everything else stays as it is: a
+/// byte-order mark, a lone `\r`, NUL. Files are UTF-8.
+///
+/// The **position** is the byte offset after the line, so the source is replayable: with a checkpoint each line counts
+/// exactly once, also after a restart. Files must not change while a pipeline reads them; what was appended behind a line
+/// end is read in the next attempt, other changes are found where they can be (the file is gone, is shorter, or has no line
+/// end in front of the saved position) and named. The source ends when all files have been read; it does not wait for
+/// more.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Lines {
+    path: PathBuf,
+    suffixes: Option<Vec<String>>,
+    settings: Settings,
+    per_second: Option<f64>,
+    clock: SharedClock,
+}
+
+/// What to do with a line that is not UTF-8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidText {
+    /// The attempt fails with an error that names file and offset and shows the first 64 bytes, escaped. The default.
+    #[default]
+    Fail,
+    /// The line is left out and counted: [`Lines::skipped`].
+    Skip,
+}
+
+/// How many lines were left out, over all readers of one [`Lines`] in this process; a line that was read again after a
+/// restart counts again.
+#[derive(Clone, Debug, Default)]
+pub struct SkippedLines(Arc<AtomicU64>);
+
+impl SkippedLines {
+    /// Returns the number now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    invalid: InvalidText,
+    most_bytes: usize,
+    skipped: SkippedLines,
+}
+
+impl Lines {
+    /// Reads the file, or every file below the directory, at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            suffixes: None,
+            settings: Settings {
+                invalid: InvalidText::default(),
+                most_bytes: 1 << 20,
+                skipped: SkippedLines::default(),
+            },
+            per_second: None,
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    /// Reads only files below the directory whose names end in a dot and one of these, such as `["rs", "md"]`. A file that
+    /// is named itself is read in any case. Default: all files.
+    pub fn suffixes(mut self, suffixes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.suffixes = Some(suffixes.into_iter().map(|suffix| format!(".{}", suffix.into())).collect());
+        self
+    }
+
+    /// Sets what happens with a line that is not UTF-8. Default: [`InvalidText::Fail`].
+    pub fn invalid_utf8(mut self, policy: InvalidText) -> Self {
+        self.settings.invalid = policy;
+        self
+    }
+
+    /// Sets how many bytes a line may have, without its end. A longer one fails the attempt before it is in memory as a
+    /// whole. Default 1 MiB, at least 1.
+    pub fn max_line_bytes(mut self, bytes: usize) -> Self {
+        self.settings.most_bytes = bytes;
+        self
+    }
+
+    /// Lets each reader hand out at most this many lines per second. For demos and load shaping, not a limit to rely on: up
+    /// to a second's worth is made up for at once after back pressure. Default: no limit.
+    pub fn pace(mut self, lines_per_second: f64) -> Self {
+        self.per_second = Some(lines_per_second);
+        self
+    }
+
+    /// Takes the time for [`Lines::pace`] from here. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Returns a handle on the count of lines that [`InvalidText::Skip`] left out.
+    pub fn skipped(&self) -> SkippedLines {
+        self.settings.skipped.clone()
+    }
+
+    fn is_directory(&self) -> Result<bool, LinesError> {
+        Ok(std::fs::metadata(&self.path).map_err(io_error("read", &self.path))?.is_dir())
+    }
+
+    /// The split of a single file: its own name, so that its directory may be moved.
+    fn name(&self) -> Result<String, LinesError> {
+        tree::file_name(&self.path)
+    }
+}
+
+impl Source for Lines {
+    type Out = String;
+
+    fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
+        check_rate(self.per_second)?;
+        if self.settings.most_bytes == 0 {
+            return Err(Box::new(LinesError::NoLineFits));
+        }
+        if !self.is_directory()? {
+            return Ok(vec![SplitId::new(self.name()?)]);
+        }
+        Ok(tree::files_below(&self.path, self.suffixes.as_deref())?.into_iter().map(SplitId::new).collect())
+    }
+
+    fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<String>>, BoxError> {
+        let path = if self.is_directory()? { self.path.join(split.as_str()) } else { self.path.clone() };
+        let from = match from {
+            None => 0,
+            Some(position) => position
+                .as_u64()
+                .ok_or_else(|| LinesError::ForeignPosition { path: path.clone(), position: position.to_string() })?,
+        };
+        check_place(&path, from)?;
+        Ok(Box::new(LinesReader {
+            path,
+            offset: from,
+            file: None,
+            settings: self.settings.clone(),
+            pace: self.per_second.map(|rate| Pace::new(rate, Arc::clone(&self.clock))),
+        }))
+    }
+}
+
+/// Refuses an offset that is no line's beginning or end: the file is not the one that the position was saved for.
+fn check_place(path: &Path, offset: u64) -> Result<(), LinesError> {
+    let mut file = File::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => LinesError::Gone { path: path.to_owned(), offset },
+        _ => io_error("open", path)(source),
+    })?;
+    let length = file.metadata().map_err(io_error("read", path))?.len();
+    if offset > length {
+        return Err(LinesError::Shorter { path: path.to_owned(), offset, length });
+    }
+    if offset == 0 || offset == length {
+        return Ok(());
+    }
+    let mut before = [0];
+    file.seek(SeekFrom::Start(offset - 1)).map_err(io_error("read", path))?;
+    file.read_exact(&mut before).map_err(io_error("read", path))?;
+    if before == *b"\n" { Ok(()) } else { Err(LinesError::Changed { path: path.to_owned(), offset }) }
+}
+
+#[derive(Debug)]
+struct LinesReader {
+    path: PathBuf,
+    offset: u64,
+    // Opened by the first poll and closed at the end, so that thousands of splits need not be open all the time.
+    file: Option<BufReader<File>>,
+    settings: Settings,
+    pace: Option<Pace>,
+}
+
+impl Reader<String> for LinesReader {
+    fn poll(&mut self, batch: &mut Batch<String>, limit: usize) -> Result<Polled, BoxError> {
+        let limit = self.pace.as_mut().map_or(limit, |pace| pace.wait(limit));
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.open()?,
+        };
+        let (mut bytes, mut count) = (0, 0);
+        let mut polled = if limit == 0 { Polled::Idle } else { Polled::More };
+        while count < limit && bytes < MOST_BATCH_BYTES {
+            let Some((length, text)) = self.line(&mut file)? else {
+                polled = Polled::End;
+                break;
+            };
+            self.offset += length;
+            bytes += usize::try_from(length).unwrap_or(usize::MAX);
+            count += 1;
+            batch.records.extend(text.map(Record::new));
+        }
+        batch.end = Position::from_u64(self.offset);
+        if let Some(pace) = &mut self.pace {
+            pace.issued(count);
+        }
+        if polled != Polled::End {
+            self.file = Some(file);
+        }
+        Ok(polled)
+    }
+}
+
+impl LinesReader {
+    fn open(&self) -> Result<BufReader<File>, LinesError> {
+        let mut file = File::open(&self.path).map_err(io_error("open", &self.path))?;
+        file.seek(SeekFrom::Start(self.offset)).map_err(io_error("read", &self.path))?;
+        Ok(BufReader::with_capacity(64 << 10, file))
+    }
+
+    /// Reads one line: how many bytes it takes up in the file, and its text unless it is skipped. Nothing at the end.
+    fn line(&self, file: &mut BufReader<File>) -> Result<Option<(u64, Option<String>)>, LinesError> {
+        let most = self.settings.most_bytes;
+        let mut line = Vec::new();
+        // Two more bytes for the line's end: what is still without one then is too long, and was never read as a whole.
+        let length = file
+            .by_ref()
+            .take((most as u64).saturating_add(2))
+            .read_until(b'\n', &mut line)
+            .map_err(io_error("read", &self.path))?;
+        if length == 0 {
+            return Ok(None);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+        }
+        if line.len() > most {
+            return Err(LinesError::TooLong {
+                path: self.path.clone(),
+                offset: self.offset,
+                most,
+                start: escaped(&line),
+            });
+        }
+        let length = length as u64;
+        match String::from_utf8(line) {
+            Ok(text) => Ok(Some((length, Some(text)))),
+            Err(_) if self.settings.invalid == InvalidText::Skip => {
+                self.settings.skipped.0.fetch_add(1, Ordering::Relaxed);
+                Ok(Some((length, None)))
+            }
+            Err(error) => Err(LinesError::NotText {
+                path: self.path.clone(),
+                offset: self.offset,
+                length: error.as_bytes().len(),
+                start: escaped(error.as_bytes()),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::pace::tests::StillClock;
+
+    fn file(bytes: &[u8]) -> (TempDir, Lines) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.txt");
+        std::fs::write(&path, bytes).unwrap();
+        (dir, Lines::at(path))
+    }
+
+    fn one(source: &Lines, from: Option<u64>) -> Result<Box<dyn Reader<String>>, BoxError> {
+        source.reader(&source.splits().unwrap()[0], from.map(Position::from_u64).as_ref())
+    }
+
+    /// Reads to the end in batches of `limit`; also returns every batch's end.
+    fn read(source: &Lines, from: Option<u64>, limit: usize) -> Result<(Vec<String>, Vec<u64>), BoxError> {
+        let mut reader = one(source, from)?;
+        let (mut lines, mut ends) = (Vec::new(), Vec::new());
+        loop {
+            let mut batch = Batch::default();
+            let polled = reader.poll(&mut batch, limit)?;
+            assert!(batch.records.len() <= limit);
+            lines.extend(batch.records.into_iter().map(|record| record.value));
+            ends.push(batch.end.as_u64().unwrap());
+            if polled == Polled::End {
+                return Ok((lines, ends));
+            }
+        }
+    }
+
+    #[test]
+    fn reads_lines_with_either_end_and_a_last_one_without() {
+        let (_dir, source) = file("a\r\nb\n\nlone\rcr\nü".as_bytes());
+        let (lines, ends) = read(&source, None, 2).unwrap();
+        assert_eq!(lines, ["a", "b", "", "lone\rcr", "ü"]);
+        assert_eq!(ends, [5, 14, 16]);
+    }
+
+    #[test]
+    fn goes_on_behind_any_line() {
+        let text = "one\ntwo\r\n\nthree\nend";
+        let (_dir, source) = file(text.as_bytes());
+        let (all, ends) = read(&source, None, 1).unwrap();
+        assert_eq!(all.len(), 5);
+        for (index, end) in ends.iter().enumerate().take(5) {
+            assert_eq!(read(&source, Some(*end), 1).unwrap().0, all[index + 1..], "from {end}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_ends_at_once() {
+        let (_dir, source) = file(b"");
+        assert_eq!(read(&source, None, 10).unwrap(), (vec![], vec![0]));
+    }
+
+    #[test]
+    fn reads_everything_below_a_directory_in_splits_sorted_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.md", "a/z.rs", "a/y.txt", "a/deep/x.rs", ".hidden.rs", "_log/0.rs", "a/_tmp.rs"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, format!("{name}\n")).unwrap();
+        }
+        let names = |source: Lines| -> Vec<String> {
+            source.splits().unwrap().iter().map(|split| split.as_str().to_owned()).collect()
+        };
+        assert_eq!(names(Lines::at(dir.path())), ["a/deep/x.rs", "a/y.txt", "a/z.rs", "b.md"]);
+        let source = Lines::at(dir.path()).suffixes(["rs", "md"]);
+        assert_eq!(names(source.clone()), ["a/deep/x.rs", "a/z.rs", "b.md"]);
+        for split in source.splits().unwrap() {
+            let mut batch = Batch::default();
+            source.reader(&split, None).unwrap().poll(&mut batch, 9).unwrap();
+            assert_eq!(batch.records, [Record::new(split.to_string())]);
+        }
+    }
+
+    #[test]
+    fn names_file_offset_and_bytes_of_a_line_that_is_not_utf8() {
+        let (_dir, source) = file(b"good\nb\xffd\nlast\n");
+        let error = read(&source, None, 9).unwrap_err().to_string();
+        assert!(error.contains("in.txt") && error.contains("byte 5") && error.contains("b\\xffd"), "{error}");
+    }
+
+    #[test]
+    fn skips_and_counts_bad_lines_when_told_to() {
+        let (_dir, source) = file(b"good\nb\xffd\nlast\n");
+        let source = source.invalid_utf8(InvalidText::Skip);
+        let skipped = source.skipped();
+        let (lines, ends) = read(&source, None, 1).unwrap();
+        assert_eq!((lines, skipped.count()), (vec!["good".to_owned(), "last".to_owned()], 1));
+        assert_eq!(ends, [5, 9, 14, 14]);
+    }
+
+    #[test]
+    fn refuses_a_line_above_the_limit_and_takes_one_at_it() {
+        for end in ["", "\n", "\r\n"] {
+            let (_dir, source) = file(format!("12345678{end}").as_bytes());
+            assert_eq!(read(&source.clone().max_line_bytes(8), None, 9).unwrap().0, ["12345678"]);
+            let error = read(&source.max_line_bytes(7), None, 9).unwrap_err().to_string();
+            assert!(error.contains("in.txt") && error.contains("7 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn does_not_read_an_endless_line_into_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("endless");
+        // Sparse: a gibibyte of zeros without a line end.
+        File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        let error = read(&Lines::at(&path), None, 9).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(LinesError::TooLong { offset: 0, .. })), "{error}");
+    }
+
+    #[test]
+    fn names_what_is_wrong_with_a_saved_position() {
+        let (dir, source) = file(b"one\ntwo\n");
+        let error = |from| one(&source, Some(from)).err().unwrap();
+        assert!(matches!(error(9).downcast_ref(), Some(LinesError::Shorter { offset: 9, length: 8, .. })));
+        assert!(matches!(error(5).downcast_ref(), Some(LinesError::Changed { offset: 5, .. })));
+        let split = source.splits().unwrap().remove(0);
+        let foreign = Position::from_bytes(vec![1]).unwrap();
+        let error = source.reader(&split, Some(&foreign)).err().unwrap();
+        assert!(matches!(error.downcast_ref(), Some(LinesError::ForeignPosition { .. })));
+        let below = Lines::at(dir.path());
+        std::fs::remove_file(dir.path().join("in.txt")).unwrap();
+        let error = below.reader(&split, Some(&Position::from_u64(4))).err().unwrap();
+        assert!(matches!(error.downcast_ref(), Some(LinesError::Gone { offset: 4, .. })));
+        assert!(Lines::at(dir.path().join("none")).splits().is_err());
+    }
+
+    #[test]
+    fn hands_out_lines_at_the_pace_it_was_given() {
+        let (_dir, source) = file(b"1\n2\n3\n4\n5\n");
+        let clock = Arc::new(StillClock::default());
+        let mut reader = one(&source.pace(100.0).clock(clock.clone()), None).unwrap();
+        let mut polled = |count: usize| {
+            let mut batch = Batch::default();
+            let polled = reader.poll(&mut batch, 9).unwrap();
+            assert_eq!(batch.records.len(), count);
+            polled
+        };
+        assert_eq!(polled(1), Polled::More);
+        assert_eq!(polled(0), Polled::Idle);
+        clock.advance(Duration::from_millis(20));
+        assert_eq!(polled(2), Polled::More);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(polled(2), Polled::End);
+    }
+
+    #[test]
+    fn refuses_options_that_make_no_sense() {
+        let (_dir, source) = file(b"x");
+        assert!(source.clone().pace(0.0).splits().is_err());
+        assert!(source.max_line_bytes(0).splits().is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! Made-up records, numbered: for tests, demos and load.
+
+mod source;
+
+pub use self::source::{Generator, GeneratorError};

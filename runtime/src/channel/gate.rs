@@ -1,0 +1,143 @@
+//! Many inputs to one: takes turns, aligns barriers, merges watermarks.
+
+use crate::channel::frame::Frame;
+use crate::channel::link::{Closed, LinkReceiver};
+use crate::checkpoint::{Aligner, Misaligned};
+use crate::watermark::{Coalescer, Progress};
+
+/// All inputs of one subtask. An input that is past the barrier is held back by not reading it.
+#[derive(Debug)]
+pub struct Gate<T> {
+    inputs: Vec<LinkReceiver<T>>,
+    aligner: Aligner,
+    coalescer: Coalescer,
+    ended: Vec<bool>,
+    next: usize,
+}
+
+/// A gate cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GateError {
+    /// An input vanished without its end: its task failed.
+    #[error("input {input}: {source}")]
+    Lost {
+        /// Which input.
+        input: usize,
+        /// The cause.
+        source: Closed,
+    },
+    /// An input broke the order of barriers.
+    #[error(transparent)]
+    Misaligned(#[from] Misaligned),
+}
+
+impl<T> Gate<T> {
+    /// Begins with all inputs open.
+    pub fn new(inputs: Vec<LinkReceiver<T>>) -> Self {
+        let count = inputs.len();
+        Self {
+            inputs,
+            aligner: Aligner::new(count),
+            coalescer: Coalescer::new(count),
+            ended: vec![false; count],
+            next: 0,
+        }
+    }
+
+    /// Returns the next frame for the task; nothing if no readable input has one.
+    ///
+    /// # Errors
+    /// [`GateError`] when an input vanished or broke the order.
+    pub fn poll(&mut self) -> Result<Option<Frame<T>>, GateError> {
+        let count = self.inputs.len();
+        let mut looked = 0;
+        while looked < count {
+            let input = self.next;
+            self.next = (self.next + 1) % count;
+            looked += 1;
+            if !self.aligner.may_read(input) {
+                continue;
+            }
+            let Some(receiver) = self.inputs.get_mut(input) else { continue };
+            let frame = receiver.receive().map_err(|source| GateError::Lost { input, source })?;
+            let Some(frame) = frame else { continue };
+            // An input may have more; a mark that changed nothing for the task is not an answer.
+            looked = 0;
+            if let Some(frame) = self.merge(input, frame)? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says whether a barrier waits for other inputs.
+    pub const fn is_aligning(&self) -> bool {
+        self.aligner.is_aligning()
+    }
+
+    fn merge(&mut self, input: usize, frame: Frame<T>) -> Result<Option<Frame<T>>, GateError> {
+        let progress = match frame {
+            Frame::Records(_) | Frame::ProcessingTime(_) => return Ok(Some(frame)),
+            Frame::Barrier(barrier) => return Ok(self.aligner.on_barrier(input, barrier)?.map(Frame::Barrier)),
+            Frame::End => {
+                if let Some(ended) = self.ended.get_mut(input) {
+                    *ended = true;
+                }
+                // Every input ends behind the same closing barrier, so no barrier can wait here for this one alone.
+                let released = self.aligner.on_end(input);
+                debug_assert!(released.is_none(), "an input ended without the closing barrier");
+                if self.aligner.all_ended() {
+                    return Ok(Some(Frame::End));
+                }
+                return Ok(None);
+            }
+            Frame::Watermark(time) => self.coalescer.on_watermark(input, time),
+            Frame::Idle => self.coalescer.on_idle(input, true),
+            Frame::Active => self.coalescer.on_idle(input, false),
+        };
+        Ok(progress.map(|progress| match progress {
+            Progress::Watermark(time) => Frame::Watermark(time),
+            Progress::Idle => Frame::Idle,
+            Progress::Active => Frame::Active,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::bell::Bell;
+    use crate::channel::frame::Mark;
+    use crate::channel::link::link;
+    use crate::checkpoint::Barrier;
+    use crate::id::{Epoch, ExecutionMode};
+    use crate::record::Record;
+
+    #[test]
+    fn holds_back_the_input_that_is_past_the_barrier() {
+        let bell = Bell::default();
+        let (mut left, left_end) = link(8, &bell, &bell);
+        let (mut right, right_end) = link(8, &bell, &bell);
+        let mut gate = Gate::new(vec![left_end, right_end]);
+        let barrier = Barrier { epoch: Epoch::new(1), next_mode: ExecutionMode::Continuous };
+
+        left.send_mark(Mark::Barrier(barrier)).unwrap();
+        left.send_records(&mut vec![Record::new("left, epoch 2")]).unwrap();
+        assert_eq!(gate.poll(), Ok(None));
+        assert!(gate.is_aligning());
+        right.send_records(&mut vec![Record::new("right, epoch 1")]).unwrap();
+        right.send_mark(Mark::Barrier(barrier)).unwrap();
+        let mut seen = Vec::new();
+        while let Some(frame) = gate.poll().unwrap() {
+            seen.push(frame);
+        }
+        let expected = vec![
+            Frame::Records(vec![Record::new("right, epoch 1")]),
+            Frame::Barrier(barrier),
+            Frame::Records(vec![Record::new("left, epoch 2")]),
+        ];
+        assert_eq!(seen, expected);
+        drop(left);
+        assert!(matches!(gate.poll(), Err(GateError::Lost { input: 0, .. })));
+    }
+}

@@ -1,0 +1,266 @@
+//! One channel: from one upstream subtask to one downstream subtask, bounded in frames and in queued records.
+//!
+//! **Back pressure in time.** Besides its capacity a channel has a *credit*: how many records may lie in it. The receiver sets
+//! it, at every barrier, to what it handled in the last half epoch, so that a barrier is never hours behind the rows of
+//! a slow sink; a receiver that finds the channel empty gives full credit back. Marks have room of their own behind the
+//! records' capacity, so that records cannot hold up a checkpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::channel::bell::Bell;
+use crate::channel::frame::{FRAME_RECORDS, Frame, Grammar, IllegalFrame, Mark};
+use crate::record::Record;
+
+/// Room for marks behind the records' capacity: barriers of all epochs in flight and what stands between them.
+const MARK_ROOM: usize = 8;
+
+#[derive(Debug)]
+struct Shared {
+    queued: AtomicUsize,
+    credit: AtomicUsize,
+    full_credit: usize,
+    sender_waits: AtomicBool,
+    sender: Bell,
+    receiver: Bell,
+}
+
+/// The other end is gone: the attempt is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the other end of the channel is gone")]
+pub struct Closed;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way, all of it.
+    Yes,
+    /// There is no room; the sender's bell rings when there is.
+    Full,
+}
+
+/// A failed send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The receiver is gone.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// The frame may not follow the one before it. Checked in debug builds.
+    #[error(transparent)]
+    Illegal(#[from] IllegalFrame),
+}
+
+/// Makes a channel for at most `capacity` (≥ 1) frames of records between the owners of two bells.
+pub fn link<T>(capacity: usize, sender: &Bell, receiver: &Bell) -> (LinkSender<T>, LinkReceiver<T>) {
+    let capacity = capacity.max(1);
+    let (sender_end, receiver_end) = flume::bounded(capacity + MARK_ROOM);
+    let full_credit = capacity * FRAME_RECORDS;
+    let shared = Arc::new(Shared {
+        queued: AtomicUsize::new(0),
+        credit: AtomicUsize::new(full_credit),
+        full_credit,
+        sender_waits: AtomicBool::new(false),
+        sender: sender.clone(),
+        receiver: receiver.clone(),
+    });
+    let sender = LinkSender { queue: sender_end, capacity, shared: Arc::clone(&shared), grammar: Grammar::default() };
+    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0 })
+}
+
+/// The upstream end.
+#[derive(Debug)]
+pub struct LinkSender<T> {
+    queue: flume::Sender<Frame<T>>,
+    capacity: usize,
+    shared: Arc<Shared>,
+    grammar: Grammar,
+}
+
+impl<T> LinkSender<T> {
+    /// Sends as many of `records` (≤ [`FRAME_RECORDS`]) as there is room for; the rest stays.
+    ///
+    /// # Errors
+    /// [`SendError`] when the receiver is gone.
+    pub fn send_records(&mut self, records: &mut Vec<Record<T>>) -> Result<Sent, SendError> {
+        while !records.is_empty() {
+            let mut room = self.room();
+            if room == 0 {
+                self.shared.sender_waits.store(true, Ordering::SeqCst);
+                // The receiver may have made room before it could see the flag.
+                room = self.room();
+                if room == 0 {
+                    return if self.queue.is_disconnected() { Err(Closed.into()) } else { Ok(Sent::Full) };
+                }
+            }
+            let frame = if room >= records.len() {
+                std::mem::take(records)
+            } else {
+                let rest = records.split_off(room);
+                std::mem::replace(records, rest)
+            };
+            self.shared.queued.fetch_add(frame.len(), Ordering::AcqRel);
+            self.push(Frame::Records(frame))?;
+        }
+        Ok(Sent::Yes)
+    }
+
+    /// Sends a mark.
+    ///
+    /// # Errors
+    /// [`SendError`] when the receiver is gone.
+    pub fn send_mark(&mut self, mark: Mark) -> Result<Sent, SendError> {
+        if self.queue.is_full() {
+            self.shared.sender_waits.store(true, Ordering::SeqCst);
+            if self.queue.is_full() {
+                return if self.queue.is_disconnected() { Err(Closed.into()) } else { Ok(Sent::Full) };
+            }
+        }
+        self.push(mark.frame())?;
+        Ok(Sent::Yes)
+    }
+
+    /// How many records there is room for now. Only this end adds, so the answer can only grow.
+    fn room(&self) -> usize {
+        if self.queue.len() >= self.capacity {
+            return 0;
+        }
+        let queued = self.shared.queued.load(Ordering::Acquire);
+        self.shared.credit.load(Ordering::Acquire).saturating_sub(queued)
+    }
+
+    fn push(&mut self, frame: Frame<T>) -> Result<(), SendError> {
+        if cfg!(debug_assertions) {
+            self.grammar.check(&frame)?;
+        }
+        // Single producer: room that was seen cannot vanish.
+        self.queue.try_send(frame).map_err(|_| Closed)?;
+        self.shared.receiver.ring();
+        Ok(())
+    }
+}
+
+impl<T> Drop for LinkSender<T> {
+    fn drop(&mut self) {
+        self.shared.receiver.ring();
+    }
+}
+
+/// The downstream end.
+#[derive(Debug)]
+pub struct LinkReceiver<T> {
+    queue: flume::Receiver<Frame<T>>,
+    shared: Arc<Shared>,
+    /// Records handled since the last barrier.
+    handled: usize,
+}
+
+impl<T> LinkReceiver<T> {
+    /// Takes the next frame; nothing if there is none now.
+    ///
+    /// # Errors
+    /// [`Closed`] when the channel is empty and the sender is gone.
+    pub fn receive(&mut self) -> Result<Option<Frame<T>>, Closed> {
+        match self.queue.try_recv() {
+            Ok(frame) => {
+                match &frame {
+                    Frame::Records(records) => {
+                        self.handled += records.len();
+                        self.shared.queued.fetch_sub(records.len(), Ordering::AcqRel);
+                    }
+                    Frame::Barrier(_) => {
+                        let half = (std::mem::take(&mut self.handled) / 2).clamp(1, self.shared.full_credit);
+                        self.shared.credit.store(half, Ordering::Release);
+                    }
+                    _ => {}
+                }
+                self.wake_sender();
+                Ok(Some(frame))
+            }
+            Err(flume::TryRecvError::Empty) => {
+                if self.shared.credit.swap(self.shared.full_credit, Ordering::AcqRel) != self.shared.full_credit {
+                    self.wake_sender();
+                }
+                Ok(None)
+            }
+            Err(flume::TryRecvError::Disconnected) => Err(Closed),
+        }
+    }
+
+    fn wake_sender(&self) {
+        if self.shared.sender_waits.swap(false, Ordering::SeqCst) {
+            self.shared.sender.ring();
+        }
+    }
+}
+
+impl<T> Drop for LinkReceiver<T> {
+    fn drop(&mut self) {
+        self.shared.sender.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Barrier;
+    use crate::id::{Epoch, ExecutionMode};
+
+    fn records(count: usize) -> Vec<Record<usize>> {
+        (0..count).map(Record::new).collect()
+    }
+
+    fn barrier(epoch: u64) -> Mark {
+        Mark::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous })
+    }
+
+    #[test]
+    fn a_full_channel_takes_marks_but_no_records_and_rings_when_there_is_room() {
+        let (upstream, downstream) = (Bell::default(), Bell::default());
+        let (mut sender, mut receiver) = link(1, &upstream, &downstream);
+        assert_eq!(sender.send_records(&mut records(3)), Ok(Sent::Yes));
+        assert!(downstream.answer());
+        let mut more = records(2);
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Full));
+        assert_eq!(more.len(), 2);
+        assert_eq!(sender.send_mark(barrier(1)), Ok(Sent::Yes));
+        assert!(!upstream.is_rung());
+        assert!(matches!(receiver.receive(), Ok(Some(Frame::Records(_)))));
+        assert!(upstream.answer());
+    }
+
+    #[test]
+    fn credit_shrinks_to_half_an_epoch_of_work_and_comes_back_when_the_channel_runs_empty() {
+        let bell = Bell::default();
+        let (mut sender, mut receiver) = link(4, &bell, &bell);
+        assert_eq!(sender.send_records(&mut records(4)), Ok(Sent::Yes));
+        assert_eq!(sender.send_mark(barrier(1)), Ok(Sent::Yes));
+        receiver.receive().unwrap();
+        receiver.receive().unwrap();
+        let mut more = records(5);
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Full));
+        assert_eq!(more.len(), 3, "two of five fit into the credit");
+        receiver.receive().unwrap();
+        assert_eq!(receiver.receive(), Ok(None));
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Yes));
+    }
+
+    #[test]
+    fn each_end_notices_when_the_other_is_gone() {
+        let bell = Bell::default();
+        let (mut sender, receiver) = link::<usize>(1, &bell, &bell);
+        drop(receiver);
+        assert_eq!(sender.send_mark(Mark::Idle), Err(Closed.into()));
+        let (sender, mut receiver) = link::<usize>(1, &bell, &bell);
+        drop(sender);
+        assert_eq!(receiver.receive(), Err(Closed));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn an_illegal_frame_is_refused() {
+        let bell = Bell::default();
+        let (mut sender, _receiver) = link::<usize>(1, &bell, &bell);
+        assert_eq!(sender.send_mark(barrier(1)), Ok(Sent::Yes));
+        assert!(matches!(sender.send_mark(barrier(3)), Err(SendError::Illegal(_))));
+    }
+}

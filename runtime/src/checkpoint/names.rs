@@ -1,0 +1,306 @@
+//! Durable numbers of operators and states, by name: what a pipeline may change between two lives and what not.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::OperatorId;
+
+/// What an operator keeps in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum OperatorKind {
+    /// Positions.
+    Source,
+    /// State and timers.
+    Stateful,
+    /// Output that waits for its delivery.
+    Sink,
+}
+
+impl std::fmt::Display for OperatorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Source => "a source",
+            Self::Stateful => "a stateful operator",
+            Self::Sink => "a sink",
+        })
+    }
+}
+
+/// An operator as the pipeline declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorDecl {
+    /// Its name, unique in the pipeline.
+    pub name: String,
+    /// What it keeps.
+    pub kind: OperatorKind,
+    /// Name and version of each of its states.
+    pub states: Vec<(String, u32)>,
+}
+
+/// A state as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEntry {
+    /// Its number within the operator; stands in entry keys.
+    pub number: u16,
+    /// Its name.
+    pub name: String,
+    /// The version that wrote it.
+    pub version: u32,
+}
+
+/// An operator as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorEntry {
+    /// Its number; never given to another name.
+    pub id: OperatorId,
+    /// Its name.
+    pub name: String,
+    /// What it keeps.
+    pub kind: OperatorKind,
+    /// Its states, by number.
+    pub states: Vec<StateEntry>,
+}
+
+impl OperatorEntry {
+    /// Returns the number of a state.
+    pub fn state(&self, name: &str) -> Option<u16> {
+        self.states.iter().find(|state| state.name == name).map(|state| state.number)
+    }
+
+    fn adopt(&mut self, declared: &OperatorDecl) -> Result<(), NameError> {
+        self.kind = declared.kind;
+        for (name, version) in &declared.states {
+            if let Some(state) = self.states.iter_mut().find(|state| state.name == *name) {
+                state.version = *version;
+                continue;
+            }
+            let number = u16::try_from(self.states.len()).map_err(|_| NameError::TooMany)?;
+            self.states.push(StateEntry { number, name: name.clone(), version: *version });
+        }
+        Ok(())
+    }
+
+    /// Checks the declaration of an operator that has data.
+    fn accepts(&self, declared: &OperatorDecl) -> Result<(), NameError> {
+        let operator = || self.name.clone();
+        if self.kind != declared.kind {
+            return Err(NameError::Kind { operator: operator(), stored: self.kind, declared: declared.kind });
+        }
+        for state in &self.states {
+            let Some((_, version)) = declared.states.iter().find(|(name, _)| *name == state.name) else {
+                let declared = listed(declared.states.iter().map(|(name, _)| name));
+                return Err(NameError::StateMissing { operator: operator(), state: state.name.clone(), declared });
+            };
+            if *version != state.version {
+                let (state, stored) = (state.name.clone(), state.version);
+                return Err(NameError::Version { operator: operator(), state, stored, declared: *version });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All operators that a store has ever numbered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameTable {
+    operators: Vec<OperatorEntry>,
+}
+
+/// What [`NameTable::register`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// The table with new operators and states.
+    pub(crate) table: NameTable,
+    /// Numbers of the declared operators, in their order.
+    pub(crate) ids: Vec<OperatorId>,
+    /// Those of them that are new.
+    pub(crate) new: Vec<OperatorId>,
+}
+
+impl NameTable {
+    /// Returns an operator by its number.
+    pub fn get(&self, id: OperatorId) -> Option<&OperatorEntry> {
+        self.operators.iter().find(|operator| operator.id == id)
+    }
+
+    /// Returns an operator by its name.
+    pub fn named(&self, name: &str) -> Option<&OperatorEntry> {
+        self.operators.iter().find(|operator| operator.name == name)
+    }
+
+    /// All operators, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &OperatorEntry> {
+        self.operators.iter()
+    }
+
+    /// Gives numbers to the operators of a pipeline. `used` are those that have something in the store.
+    pub(crate) fn register(
+        &self,
+        declared: &[OperatorDecl],
+        used: &BTreeSet<OperatorId>,
+    ) -> Result<Registration, NameError> {
+        let names: BTreeSet<&str> = declared.iter().map(|operator| operator.name.as_str()).collect();
+        if names.len() < declared.len() {
+            return Err(NameError::Duplicate { declared: listed(declared.iter().map(|operator| &operator.name)) });
+        }
+        let missing = self.iter().filter(|known| used.contains(&known.id) && !names.contains(known.name.as_str()));
+        let missing: Vec<&String> = missing.map(|known| &known.name).collect();
+        if !missing.is_empty() {
+            return Err(NameError::OperatorMissing {
+                missing: listed(missing),
+                stored: listed(self.iter().filter(|known| used.contains(&known.id)).map(|known| &known.name)),
+                declared: listed(declared.iter().map(|operator| &operator.name)),
+            });
+        }
+        let mut found = Registration { table: self.clone(), ids: Vec::new(), new: Vec::new() };
+        for operator in declared {
+            let id = found.table.enter(operator, used)?;
+            if self.get(id).is_none() {
+                found.new.push(id);
+            }
+            found.ids.push(id);
+        }
+        Ok(found)
+    }
+
+    fn enter(&mut self, declared: &OperatorDecl, used: &BTreeSet<OperatorId>) -> Result<OperatorId, NameError> {
+        if let Some(known) = self.operators.iter_mut().find(|known| known.name == declared.name) {
+            if used.contains(&known.id) {
+                known.accepts(declared)?;
+            }
+            known.adopt(declared)?;
+            return Ok(known.id);
+        }
+        // Entries are never removed, so the count is the next free number. The last number stays free: keys of index
+        // records stand behind those of all operators.
+        let id = u32::try_from(self.operators.len()).ok().filter(|id| *id < u32::MAX).ok_or(NameError::TooMany)?;
+        let id = OperatorId::new(id);
+        let mut entry = OperatorEntry { id, name: declared.name.clone(), kind: declared.kind, states: Vec::new() };
+        entry.adopt(declared)?;
+        self.operators.push(entry);
+        Ok(id)
+    }
+}
+
+fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// The pipeline does not fit what the store holds. Nothing was changed; no record is read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The store holds something of operators that the pipeline lacks: they were removed or renamed.
+    #[error(
+        "the store holds state, positions or output of operators that the pipeline lacks: {missing} (the store has: \
+         {stored}; the pipeline has: {declared}); give them their names back, or start with an empty store"
+    )]
+    OperatorMissing {
+        /// Those that are missing.
+        missing: String,
+        /// All that have something in the store.
+        stored: String,
+        /// All of the pipeline.
+        declared: String,
+    },
+    /// A name means another kind of operator now.
+    #[error("operator {operator} was {stored} and is {declared} now; give the new operator a name of its own")]
+    Kind {
+        /// The operator.
+        operator: String,
+        /// What the store knows.
+        stored: OperatorKind,
+        /// What the pipeline says.
+        declared: OperatorKind,
+    },
+    /// An operator lacks a state that it had.
+    #[error(
+        "operator {operator} had a state {state} that it lacks now (it declares: {declared}); declare it again, or give \
+         the operator a new name to start it empty"
+    )]
+    StateMissing {
+        /// The operator.
+        operator: String,
+        /// The state.
+        state: String,
+        /// All that it declares.
+        declared: String,
+    },
+    /// A state was written by another version of its type.
+    #[error(
+        "state {state} of operator {operator} was written by version {stored}, the pipeline declares {declared}; go back \
+         to version {stored}, or give the state's operator a new name to start it empty"
+    )]
+    Version {
+        /// The operator.
+        operator: String,
+        /// The state.
+        state: String,
+        /// What the store holds.
+        stored: u32,
+        /// What the pipeline says.
+        declared: u32,
+    },
+    /// Two operators have one name.
+    #[error("two operators have one name; the pipeline has: {declared}")]
+    Duplicate {
+        /// All of the pipeline.
+        declared: String,
+    },
+    /// The store has run out of numbers.
+    #[error("the store has no number left for a new operator or state; start with an empty store")]
+    TooMany,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decl(name: &str, kind: OperatorKind, states: &[(&str, u32)]) -> OperatorDecl {
+        let states = states.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+        OperatorDecl { name: name.to_owned(), kind, states }
+    }
+
+    #[test]
+    fn numbers_go_by_name_and_are_never_given_away() {
+        use OperatorKind::{Sink, Source, Stateful};
+        let first = [decl("in", Source, &[]), decl("count", Stateful, &[("n", 1)])];
+        let nobody = BTreeSet::new();
+        let one = NameTable::default().register(&first, &nobody).unwrap();
+        assert_eq!((one.ids.len(), one.new.len()), (2, 2));
+
+        let second = [decl("out", Sink, &[]), decl("count", Stateful, &[("last", 1), ("n", 1)])];
+        let used = BTreeSet::from([one.ids[1]]);
+        let two = one.table.register(&second, &used).unwrap();
+        assert_eq!((two.ids[1], two.new.as_slice()), (one.ids[1], &two.ids[..1]));
+        assert!(!one.ids.contains(&two.ids[0]), "a number once given stays with its name");
+        let count = two.table.named("count").unwrap();
+        assert_eq!((count.state("n"), count.state("last"), count.state("x")), (Some(0), Some(1), None));
+        assert_eq!(two.table.get(one.ids[0]).unwrap().name, "in");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name_once_there_is_data() {
+        use OperatorKind::{Sink, Stateful};
+        let fits = [decl("a", Stateful, &[("s", 2)]), decl("b", Sink, &[])];
+        let known = NameTable::default().register(&fits, &BTreeSet::new()).unwrap();
+        let used = BTreeSet::from([known.ids[0]]);
+        let a = |kind, states: &[(&str, u32)]| vec![decl("a", kind, states), decl("b", Sink, &[])];
+        let table: [(Vec<OperatorDecl>, &str); 5] = [
+            (vec![decl("b", Sink, &[])], "the pipeline lacks: a (the store has: a; the pipeline has: b)"),
+            (a(Sink, &[("s", 2)]), "operator a was a stateful operator and is a sink now"),
+            (a(Stateful, &[]), "had a state s that it lacks now (it declares: none)"),
+            (a(Stateful, &[("s", 3)]), "was written by version 2, the pipeline declares 3"),
+            (vec![decl("a", Stateful, &[("s", 2)]); 2], "two operators have one name"),
+        ];
+        for (declared, text) in table {
+            let error = known.table.register(&declared, &used).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        known.table.register(&a(Sink, &[("s", 3)]), &BTreeSet::new()).unwrap();
+        known.table.register(&fits[..1], &used).unwrap();
+    }
+}

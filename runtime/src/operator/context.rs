@@ -1,0 +1,170 @@
+//! What the nodes of one task share: time, the epoch, and the part of each epoch that is being put together.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
+use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
+use crate::time::{SharedClock, Timestamp};
+
+/// What a task machine wants its host to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Hand the part to the job.
+    Part(Part),
+    /// Tell the job that this subtask's source has nothing more, ever.
+    SourceDone(SubtaskId),
+    /// A barrier was put in front of all outputs of a source.
+    BarrierOut(Epoch),
+}
+
+#[derive(Debug)]
+struct OpenPart {
+    part: Part,
+    /// Nodes that still encode, plus one while the barrier is inside the chain.
+    waiting: usize,
+    frozen_at: Timestamp,
+}
+
+/// Shared by the nodes of one task.
+#[derive(Debug)]
+pub struct TaskContext {
+    attempt: Attempt,
+    subtask: SubtaskId,
+    epoch: Epoch,
+    now: Timestamp,
+    clock: SharedClock,
+    open: VecDeque<OpenPart>,
+    effects: Vec<Effect>,
+}
+
+impl TaskContext {
+    /// Begins in the epoch after `restored`.
+    pub fn new(attempt: Attempt, subtask: SubtaskId, restored: Epoch, clock: SharedClock) -> Self {
+        let now = clock.now();
+        Self { attempt, subtask, epoch: restored.next(), now, clock, open: VecDeque::new(), effects: Vec::new() }
+    }
+
+    /// The attempt this task belongs to.
+    pub const fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// Which task this is.
+    pub const fn subtask(&self) -> SubtaskId {
+        self.subtask
+    }
+
+    /// The epoch whose records are being worked on.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The time of this turn; read once per frame.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Reads the clock for the next turn.
+    pub fn tick(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// Opens the part of the current epoch: its barrier enters the chain.
+    pub(crate) fn begin_part(&mut self) {
+        let part = Part::new(self.attempt, self.epoch, self.subtask);
+        self.open.push_back(OpenPart { part, waiting: 1, frozen_at: self.now });
+    }
+
+    /// The barrier has passed the whole chain: the next epoch begins.
+    pub(crate) fn barrier_passed(&mut self) {
+        let epoch = self.epoch;
+        self.epoch = epoch.next();
+        self.settle(epoch, |_| {});
+    }
+
+    /// Announces a delta for the epoch's part that will come later.
+    pub fn expect_delta(&mut self, epoch: Epoch) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.part.epoch == epoch) {
+            open.waiting += 1;
+        }
+    }
+
+    /// Hands in an announced delta.
+    pub fn deliver_delta(&mut self, epoch: Epoch, delta: Delta) {
+        self.settle(epoch, |part| {
+            if !delta.chunks.is_empty() {
+                part.deltas.push(delta);
+            }
+        });
+    }
+
+    /// Hands in output that waits for its epoch. Call it while the barrier passes.
+    pub fn deliver_outbox(&mut self, outbox: OutboxPart) {
+        if let Some(open) = self.open.back_mut() {
+            open.part.outbox.push(outbox);
+        }
+    }
+
+    /// Hands in the positions of a source. Call it before the barrier passes.
+    pub(crate) fn deliver_positions(&mut self, positions: Vec<SplitPosition>) {
+        if let Some(open) = self.open.back_mut() {
+            open.part.positions = positions;
+        }
+    }
+
+    /// When the oldest epoch that is not encoded yet was frozen.
+    pub(crate) fn oldest_frozen_at(&self) -> Option<Timestamp> {
+        self.open.front().map(|open| open.frozen_at)
+    }
+
+    pub(crate) fn push_effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Takes what the host has to do, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn settle(&mut self, epoch: Epoch, change: impl FnOnce(&mut Part)) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.part.epoch == epoch) {
+            change(&mut open.part);
+            open.waiting -= 1;
+        }
+        while self.open.front().is_some_and(|open| open.waiting == 0) {
+            if let Some(open) = self.open.pop_front() {
+                self.effects.push(Effect::Part(open.part));
+            }
+        }
+    }
+}
+
+/// What an operator is told when a subtask builds it.
+#[derive(Clone, Debug)]
+pub struct OpenContext {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// This copy of the daemon.
+    pub shard: ShardId,
+    /// The operator's name.
+    pub name: String,
+    /// The operator's durable number; operators without state, sources and sinks among them, have one too.
+    pub operator: OperatorId,
+    /// Which parallel copy this is, and of how many.
+    pub subtask: SubtaskId,
+    /// How many copies there are.
+    pub parallelism: u16,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The epoch that state was restored from.
+    pub restored: Epoch,
+    /// The key groups that this subtask owns.
+    pub groups: Range<u16>,
+    /// How many key groups there are in all.
+    pub key_groups: u16,
+    /// Restored state of this operator: chunks of [`crate::state::entry`], later entries win; of all key groups.
+    pub state: Option<Arc<Vec<Vec<u8>>>>,
+}

@@ -1,0 +1,15 @@
+//! Operators, and how a chain of them is driven frame by frame.
+//!
+//! An [`Operator`] *pulls* records out of its input, one result at a time, so that a huge expansion of one record never needs
+//! unbounded room: it goes on when its successor has room again. A [`Driver`] runs one operator and hands frames of at
+//! most 256 records to the next [`Node`]; a call per frame, not per record.
+
+mod context;
+mod driver;
+mod node;
+mod tee;
+
+pub use self::context::{Effect, OpenContext, TaskContext};
+pub use self::driver::{Driver, FrameInput, Operator};
+pub use self::node::{AnyNode, Flow, Node, TaskError};
+pub use self::tee::Tee;

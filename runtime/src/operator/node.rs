@@ -1,0 +1,97 @@
+//! One link of a chain, as the task sees it.
+
+use crate::channel::{Frame, GateError, SendError};
+use crate::error::BoxError;
+use crate::operator::TaskContext;
+
+/// Whether a node is done with what it was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// It is done and takes the next frame.
+    Ready,
+    /// An output is full. The node keeps what is left; nothing may be offered until [`Node::resume`] says `Ready`.
+    Blocked,
+}
+
+/// A consumer of frames: an operator with everything behind it, down to the outputs of the task.
+pub trait Node<T> {
+    /// Takes one frame, and passes on what becomes of it as far as there is room.
+    ///
+    /// # Errors
+    /// [`TaskError`] fails the attempt.
+    fn offer(&mut self, frame: Frame<T>, context: &mut TaskContext) -> Result<Flow, TaskError>;
+
+    /// Goes on with what was blocked.
+    ///
+    /// # Errors
+    /// As [`Node::offer`].
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError>;
+
+    /// Sends what is buffered: the task's input ran dry. Only called when nothing is blocked.
+    ///
+    /// # Errors
+    /// As [`Node::offer`].
+    fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError>;
+
+    /// Encodes up to `entries` entries of frozen epochs and says how many are left, here and behind.
+    ///
+    /// # Errors
+    /// [`TaskError`] when a value cannot be encoded.
+    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError>;
+}
+
+/// A `Box<dyn Node<T>>` without its type, while a chain is built.
+pub type AnyNode = Box<dyn std::any::Any>;
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// User code returned an error, or its state or output cannot be encoded. Fix the code or the input; the attempt
+    /// restarts from the last epoch.
+    #[error("operator {operator} failed in epoch {epoch}")]
+    Operator {
+        /// The operator's name.
+        operator: String,
+        /// The epoch it was working on.
+        epoch: crate::id::Epoch,
+        /// What it returned.
+        source: BoxError,
+    },
+    /// A source could not be read.
+    #[error("source {operator} failed at split {split}")]
+    Source {
+        /// The source's name.
+        operator: String,
+        /// The split.
+        split: String,
+        /// What it returned.
+        source: BoxError,
+    },
+    /// A neighbour is gone: it failed first and its error is the one to look at.
+    #[error("an input was lost")]
+    Input(#[from] GateError),
+    /// A neighbour is gone, or a bug in this library.
+    #[error("an output was lost")]
+    Output(#[from] SendError),
+    /// A chain was put together wrongly: a bug in this library.
+    #[error("cannot build operator {operator}: its neighbours carry another type")]
+    Build {
+        /// The operator's name.
+        operator: String,
+    },
+    /// User code panicked.
+    #[error("a task panicked: {message}")]
+    Panic {
+        /// The panic's message.
+        message: String,
+    },
+}
+
+impl TaskError {
+    /// Says whether this error only follows from the failure of a neighbour.
+    pub const fn is_consequence(&self) -> bool {
+        matches!(self, Self::Input(GateError::Lost { .. }) | Self::Output(SendError::Closed(_)))
+    }
+}

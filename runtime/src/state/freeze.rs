@@ -1,0 +1,116 @@
+//! Frozen epochs: dirty lists that wait to be encoded, and the deltas they become.
+
+use crate::checkpoint::Delta;
+use crate::codec::CodecError;
+use crate::id::{Epoch, OperatorId};
+use crate::state::entry::CHUNK_BYTES;
+
+/// Keys per chunk of a [`KeyList`]: a list of a million keys must neither be copied when it grows nor freed at once.
+const LIST_CHUNK: usize = 1024;
+
+/// State that can be handed in at a barrier without a pause.
+pub trait Snapshot {
+    /// Closes `epoch`: what is dirty now belongs to it. Takes the same time whatever the number of dirty keys.
+    fn freeze(&mut self, epoch: Epoch);
+
+    /// Encodes up to `entries` entries of frozen epochs, oldest first.
+    ///
+    /// # Errors
+    /// [`CodecError`] when a value's `Serialize` fails.
+    fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError>;
+}
+
+/// What a slice of encoding achieved.
+#[derive(Debug, Default)]
+pub struct Slice {
+    /// Epochs that are complete now, in order.
+    pub done: Vec<(Epoch, Delta)>,
+    /// Entries that are left in frozen epochs.
+    pub left: usize,
+}
+
+/// Keys with their hashes, in chunks.
+#[derive(Debug)]
+pub(crate) struct KeyList<K> {
+    chunks: Vec<Vec<(u32, K)>>,
+    length: usize,
+}
+
+impl<K> Default for KeyList<K> {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), length: 0 }
+    }
+}
+
+impl<K> KeyList<K> {
+    #[inline]
+    pub(crate) fn push(&mut self, hash: u32, key: K) {
+        self.length += 1;
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < LIST_CHUNK => chunk.push((hash, key)),
+            _ => {
+                let mut chunk = Vec::with_capacity(if self.chunks.is_empty() { 16 } else { LIST_CHUNK });
+                chunk.push((hash, key));
+                self.chunks.push(chunk);
+            }
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(u32, K)> {
+        let item = self.chunks.last_mut()?.pop();
+        if self.chunks.last().is_some_and(Vec::is_empty) {
+            self.chunks.pop();
+        }
+        self.length -= usize::from(item.is_some());
+        item
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// An epoch whose barrier has passed and whose entries are not all encoded.
+#[derive(Debug)]
+pub(crate) struct Frozen<K> {
+    pub(crate) epoch: Epoch,
+    pub(crate) keys: KeyList<K>,
+    pub(crate) delta: DeltaBuilder,
+}
+
+/// Collects entries into chunks; no chunk is ever copied when the delta grows.
+#[derive(Debug)]
+pub(crate) struct DeltaBuilder {
+    operator: OperatorId,
+    chunks: Vec<Vec<u8>>,
+    entries: u64,
+}
+
+impl DeltaBuilder {
+    pub(crate) const fn new(operator: OperatorId) -> Self {
+        Self { operator, chunks: Vec::new(), entries: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn push<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() >= CHUNK_BYTES) {
+            // The first chunk grows as it must; from the second on the delta is known to be large.
+            let capacity = if self.chunks.is_empty() { 256 } else { CHUNK_BYTES + 4096 };
+            self.chunks.push(Vec::with_capacity(capacity));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            write(chunk)?;
+            self.entries += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Delta {
+        self.chunks.retain(|chunk| !chunk.is_empty());
+        Delta { operator: self.operator, chunks: self.chunks, entries: self.entries }
+    }
+}

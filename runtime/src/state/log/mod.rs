@@ -1,0 +1,316 @@
+//! [`CommitLog`]: the store as a sequence of committed epochs. The one writer of a store.
+//!
+//! ```text
+//! open ──> raise_attempt ──> register ──> restore ──> commit, fold_if_full, commit, ...
+//!  │ genesis if new             │ names that fit          │ a store error closes the handle:
+//!  └ verified, or refused       └ or refused              └──> open the store anew ──> reopen ──> commit again
+//! ```
+//! Every write is one atomic batch with the manifest in it; what the log knows in memory advances only after the batch
+//! is durable. Layout of keys: `keys.rs`; what is verified and how: `read.rs`.
+
+mod commit;
+mod error;
+pub(crate) mod keys;
+pub(crate) mod read;
+mod restore;
+#[cfg(test)]
+#[cfg(feature = "test-util")]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::commit::Committed;
+pub use self::error::{CommitError, Damage, RecoveryError};
+use self::read::{IndexRecord, Loaded};
+pub use self::restore::Restored;
+use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
+use crate::fault::{CrashPoint, Crashed, SharedFaults};
+use crate::id::{Attempt, Epoch, OperatorId, ShardId};
+use crate::state::store::{Durability, Space, Store, StoreError, WriteBatch};
+
+/// Whose store it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// This copy of the daemon.
+    pub shard: ShardId,
+    /// Key groups of the pipeline; fixed when the store is made.
+    pub key_groups: u16,
+}
+
+/// What to do with a store that is new, and with one that is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartFrom {
+    /// Go on where the store stands; make it if it is new.
+    #[default]
+    ResumeOrCreate,
+    /// Go on where the store stands; refuse a new one.
+    Resume,
+    /// Make the store; refuse one that is there.
+    Create,
+}
+
+/// When the log is folded into rows; either bound is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Bytes of deltas in the log. Default 256 MiB. They are decoded at every start and resident while running.
+    pub fold_bytes: u64,
+    /// Epochs in the log. Default 1,024.
+    pub fold_epochs: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { fold_bytes: 256 << 20, fold_epochs: 1_024 }
+    }
+}
+
+/// What [`CommitLog::reopen`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// The failed write left nothing: what was to be committed has to be committed again.
+    Old,
+    /// The failed write is there, and durable by now: what was to be committed is committed.
+    New,
+}
+
+/// The store of one pipeline and shard as a sequence of committed epochs.
+#[derive(Debug)]
+pub struct CommitLog {
+    /// Given up after an error of the store, and then opened anew by the owner.
+    pub(super) store: Option<Box<dyn Store>>,
+    pub(super) identity: Identity,
+    pub(super) limits: LogLimits,
+    pub(super) faults: SharedFaults,
+    attempt: Attempt,
+    /// What the store is known to hold.
+    pub(super) durable: Manifest,
+    /// What a failed write may have left there instead.
+    pub(super) in_flight: Option<Manifest>,
+    /// The durable table and what was registered since; the next commit writes it.
+    names: NameTable,
+    positions: BTreeMap<Vec<u8>, (SplitPosition, u32)>,
+    /// Index records of the epochs in the log, in order.
+    pub(super) log: Vec<IndexRecord>,
+}
+
+impl CommitLog {
+    /// Opens a store: makes it if it is empty and may be made, else verifies it.
+    ///
+    /// # Errors
+    /// [`RecoveryError`], by name, for everything that does not fit or is damaged. It never starts afresh over
+    /// something that it cannot read.
+    pub fn open(
+        mut store: Box<dyn Store>,
+        identity: Identity,
+        start_from: StartFrom,
+        limits: LogLimits,
+        faults: SharedFaults,
+    ) -> Result<Self, RecoveryError> {
+        let loaded = match read::load(store.as_ref()).map_err(|error| error.at(&identity))? {
+            Some(loaded) => loaded,
+            None if start_from == StartFrom::Resume => {
+                return Err(RecoveryError::NothingToResume { pipeline: identity.pipeline, shard: identity.shard });
+            }
+            None => genesis(store.as_mut(), &identity, &faults)?,
+        };
+        check_identity(&identity, &loaded.manifest)?;
+        // A store of which nothing but the genesis was written is as good as new: its maker died early.
+        if start_from == StartFrom::Create && loaded.manifest.epoch > Epoch::GENESIS {
+            let (pipeline, shard) = (identity.pipeline, identity.shard);
+            return Err(RecoveryError::AlreadyThere { pipeline, shard, epoch: loaded.manifest.epoch });
+        }
+        let Loaded { manifest, attempt, positions, log } = loaded;
+        let names = manifest.names.clone();
+        let store = Some(store);
+        Ok(Self { store, identity, limits, faults, attempt, durable: manifest, in_flight: None, names, positions, log })
+    }
+
+    /// Raises the attempt number, durably: it never repeats in the store's life, whatever crashes.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Store`]; the handle is then given up, as by a failed commit.
+    pub fn raise_attempt(&mut self) -> Result<Attempt, RecoveryError> {
+        self.faults.pass(CrashPoint::AttemptBefore)?;
+        let next = self.attempt.next();
+        let mut batch = WriteBatch::default();
+        batch.put(Space::Meta, keys::ATTEMPT, read::attempt_bytes(next)?);
+        let store = self.store.as_mut().ok_or(RecoveryError::Closed)?;
+        if let Err(error) = store.write(batch, Durability::Synced) {
+            self.close();
+            return Err(error.into());
+        }
+        self.faults.pass(CrashPoint::AttemptAfter)?;
+        self.attempt = next;
+        Ok(next)
+    }
+
+    /// Gives the pipeline's operators their durable numbers, by name, in the order of `operators`. New ones are written
+    /// by the next commit. May be called again; what fits is kept.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Names`] when the store holds something that the pipeline has no place for.
+    pub fn register(&mut self, operators: &[OperatorDecl]) -> Result<Vec<OperatorId>, RecoveryError> {
+        let found = self.names.register(operators, &self.used())?;
+        for operator in found.new.iter().filter_map(|id| found.table.get(*id)) {
+            tracing::info!(
+                pipeline = %self.identity.pipeline,
+                shard = %self.identity.shard,
+                operator = %operator.name,
+                id = %operator.id,
+                epoch = %self.durable.epoch,
+                "operator is new to the store and starts empty"
+            );
+        }
+        self.names = found.table;
+        Ok(found.ids)
+    }
+
+    /// Returns a registered operator: its name and the numbers of its states.
+    pub fn operator(&self, id: OperatorId) -> Option<&OperatorEntry> {
+        self.names.get(id)
+    }
+
+    /// Takes a fresh handle on the store after an error, verifies it, and says what became of the failed write. The
+    /// failed handle is gone by then, so the store is not locked.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Changed`] when the store holds something else; otherwise as [`CommitLog::open`].
+    pub fn reopen(&mut self, mut store: Box<dyn Store>) -> Result<Reopened, RecoveryError> {
+        self.close();
+        let expected = self.durable.epoch;
+        let loaded = read::load(store.as_ref()).map_err(|error| error.at(&self.identity))?;
+        let loaded = loaded.ok_or(RecoveryError::Changed { found: Epoch::GENESIS, expected })?;
+        let reopened = match &self.in_flight {
+            _ if loaded.manifest == self.durable => Reopened::Old,
+            Some(in_flight) if loaded.manifest == *in_flight => Reopened::New,
+            _ => return Err(RecoveryError::Changed { found: loaded.manifest.epoch, expected }),
+        };
+        // The new handle sees the write; that does not make it durable.
+        store.write(WriteBatch::default(), Durability::Synced)?;
+        self.durable = loaded.manifest;
+        self.attempt = self.attempt.max(loaded.attempt);
+        self.positions = loaded.positions;
+        self.log = loaded.log;
+        self.in_flight = None;
+        self.store = Some(store);
+        Ok(reopened)
+    }
+
+    /// Gives the store's handle up, so that it can be opened anew. Reads and writes fail until [`CommitLog::reopen`].
+    pub fn close(&mut self) {
+        self.store = None;
+    }
+
+    /// The last committed epoch.
+    pub const fn epoch(&self) -> Epoch {
+        self.durable.epoch
+    }
+
+    /// The last epoch whose changes are in the rows.
+    pub const fn folded_through(&self) -> Epoch {
+        self.durable.folded_through
+    }
+
+    /// The attempt that was raised last.
+    pub const fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// How the job ended for good, if it did.
+    pub const fn closing(&self) -> Option<Closing> {
+        self.durable.closing
+    }
+
+    /// What the store says about itself as of the last committed epoch.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.durable
+    }
+
+    /// Bytes of deltas in the log.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.iter().map(IndexRecord::bytes).sum()
+    }
+
+    /// Bytes of committed output that is not known to be delivered.
+    pub fn undelivered_bytes(&self) -> u64 {
+        self.durable.outbox.iter().map(|listed| listed.chunks.bytes).sum()
+    }
+
+    /// The operators that have something in the store.
+    fn used(&self) -> BTreeSet<OperatorId> {
+        let folded = self.durable.folded.iter().map(|state| state.operator);
+        let logged = self.log.iter().flat_map(|record| &record.deltas).map(|delta| delta.operator);
+        let positions = self.positions.values().map(|(position, _)| position.operator);
+        let outbox = self.durable.outbox.iter().map(|listed| listed.operator);
+        folded.chain(logged).chain(positions).chain(outbox).collect()
+    }
+
+    /// Writes a batch with a new manifest in three steps with a crash point between each.
+    pub(super) fn write(
+        &mut self,
+        batch: WriteBatch,
+        next: Manifest,
+        points: [CrashPoint; 3],
+    ) -> Result<(), WriteFailed> {
+        let [before, written, synced] = points;
+        self.faults.pass(before)?;
+        let Some(store) = &mut self.store else { return Err(WriteFailed::Closed) };
+        self.in_flight = Some(next);
+        // The batch and its sync are two calls, so that a crash can be put between them on every backend.
+        store.write(batch, Durability::Buffered)?;
+        self.faults.pass(written)?;
+        store.write(WriteBatch::default(), Durability::Synced)?;
+        self.faults.pass(synced)?;
+        if let Some(next) = self.in_flight.take() {
+            self.durable = next;
+        }
+        Ok(())
+    }
+}
+
+/// Why [`CommitLog::write`] failed.
+pub(super) enum WriteFailed {
+    Closed,
+    Store(StoreError),
+    Crashed(Crashed),
+}
+
+impl From<StoreError> for WriteFailed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Crashed> for WriteFailed {
+    fn from(crashed: Crashed) -> Self {
+        Self::Crashed(crashed)
+    }
+}
+
+fn genesis(store: &mut dyn Store, identity: &Identity, faults: &SharedFaults) -> Result<Loaded, RecoveryError> {
+    faults.pass(CrashPoint::GenesisBefore)?;
+    let manifest = Manifest::genesis(&identity.pipeline, identity.shard, identity.key_groups);
+    let attempt = Attempt::default();
+    let mut batch = WriteBatch::default();
+    batch.put(Space::Meta, keys::MANIFEST, manifest.to_bytes()?);
+    batch.put(Space::Meta, keys::ATTEMPT, read::attempt_bytes(attempt)?);
+    store.write(batch, Durability::Synced)?;
+    faults.pass(CrashPoint::GenesisAfter)?;
+    tracing::info!(pipeline = %identity.pipeline, shard = %identity.shard, "made a new store");
+    Ok(Loaded { manifest, attempt, positions: BTreeMap::new(), log: Vec::new() })
+}
+
+fn check_identity(identity: &Identity, manifest: &Manifest) -> Result<(), RecoveryError> {
+    let table = [
+        ("pipeline", manifest.pipeline.clone(), identity.pipeline.clone()),
+        ("shard", manifest.shard.to_string(), identity.shard.to_string()),
+        ("key groups", manifest.key_groups.to_string(), identity.key_groups.to_string()),
+    ];
+    match table.into_iter().find(|(_, stored, given)| stored != given) {
+        Some((what, stored, given)) => Err(RecoveryError::Identity { what, stored, given }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Reads a whole store back: what an attempt starts from.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::error::{Damage, RecoveryError};
+use super::read::{self, ReadError};
+use super::{CommitLog, keys};
+use crate::checkpoint::{Closing, SplitPosition};
+use crate::fault::CrashPoint;
+use crate::id::{Epoch, OperatorId};
+use crate::rows::Rows;
+use crate::state::entry::{self, CHUNK_BYTES, EntryKey};
+use crate::state::store::{Space, Store};
+
+/// Everything that a store holds as of its last committed epoch.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The last committed epoch.
+    pub epoch: Epoch,
+    /// How the job ended for good, if it did.
+    pub closing: Option<Closing>,
+    /// Where every split stands.
+    pub positions: Vec<SplitPosition>,
+    /// Chunks of state entries per operator: rows first, then the log's epochs in order. Of several entries with one key
+    /// the last wins, tombstones included.
+    pub state: BTreeMap<OperatorId, Arc<Vec<Vec<u8>>>>,
+    /// Output per sink that is committed and not known to be delivered, by epoch.
+    pub outbox: BTreeMap<OperatorId, Vec<Rows>>,
+}
+
+impl CommitLog {
+    /// Reads back what was committed and verifies the checksum of every chunk.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Damaged`] for what does not match the manifest, [`RecoveryError::Store`] for what cannot be read.
+    pub fn restore(&self) -> Result<Restored, RecoveryError> {
+        self.faults.pass(CrashPoint::RecoverBefore)?;
+        let store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
+        let read = || -> Result<_, ReadError> {
+            let mut state = rows(store)?;
+            for record in &self.log {
+                for listed in &record.deltas {
+                    state.entry(listed.operator).or_default().append(&mut read::delta(store, record.epoch, listed)?);
+                }
+            }
+            Ok((state, self.outbox(store)?))
+        };
+        let (state, outbox) = read().map_err(|error| error.at(&self.identity))?;
+        self.faults.pass(CrashPoint::RecoverAfter)?;
+        Ok(Restored {
+            epoch: self.durable.epoch,
+            closing: self.durable.closing,
+            positions: self.positions.values().map(|(position, _)| position.clone()).collect(),
+            state: state.into_iter().map(|(operator, chunks)| (operator, Arc::new(chunks))).collect(),
+            outbox,
+        })
+    }
+
+    fn outbox(&self, store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Rows>>, ReadError> {
+        let mut found: BTreeMap<(OperatorId, Epoch), Vec<Vec<u8>>> = BTreeMap::new();
+        // The manifest lists them by epoch, within it in the order of the subtasks: so the rows count as they did at
+        // the commit.
+        for listed in &self.durable.outbox {
+            let (operator, epoch, subtask) = (listed.operator, listed.epoch, listed.subtask);
+            let keys = (0..listed.chunks.count).map(|chunk| keys::outbox(operator, epoch, subtask, chunk));
+            let damage = Damage::Outbox { operator, epoch, subtask };
+            let mut chunks = read::chunks(store, Space::Outbox, keys, listed.chunks, damage)?;
+            found.entry((operator, epoch)).or_default().append(&mut chunks);
+        }
+        let mut outbox: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for ((operator, epoch), chunks) in found {
+            outbox.entry(operator).or_default().push(Rows::new(epoch, chunks));
+        }
+        Ok(outbox)
+    }
+}
+
+/// Reads all rows as chunks of entries.
+fn rows(store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, ReadError> {
+    let mut state: BTreeMap<OperatorId, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut damaged = false;
+    store.scan(Space::Rows, &[], None, &mut |key, value| {
+        if keys::is_sentinel(key) {
+            return ControlFlow::Continue(());
+        }
+        let parsed = keys::parse_row(key).and_then(|(operator, key)| Some((operator, EntryKey::parse(key)?)));
+        let Some((operator, key)) = parsed else {
+            damaged = true;
+            return ControlFlow::Break(());
+        };
+        append(state.entry(operator).or_default(), key, value);
+        ControlFlow::Continue(())
+    })?;
+    if damaged { Err(Damage::Row.into()) } else { Ok(state) }
+}
+
+fn append(chunks: &mut Vec<Vec<u8>>, key: EntryKey<'_>, value: &[u8]) {
+    if chunks.last().is_none_or(|chunk| chunk.len() >= CHUNK_BYTES) {
+        chunks.push(Vec::new());
+    }
+    let Some(chunk) = chunks.last_mut() else { return };
+    let write = |out: &mut Vec<u8>| {
+        out.extend_from_slice(value);
+        Ok::<(), std::convert::Infallible>(())
+    };
+    let Ok(()) =
+        entry::append(chunk, key.state, key.group, |out| out.extend_from_slice(key.key), key.element, Some(write));
+}

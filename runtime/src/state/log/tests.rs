@@ -1,0 +1,601 @@
+//! The commit log against a simulated disk: crashes at every point, damage, full disks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::canary::{self, Canary};
+use crate::checkpoint::{Delivered, Delta, EpochBundle, OperatorKind, OutboxPart, Part};
+use crate::fault::{Faults, NoFaults};
+use crate::id::{SubtaskId, TaskId};
+use crate::rows::RowsBuilder;
+use crate::position::{Position, SplitId};
+use crate::state::entry;
+use crate::state::store::{Memory, StateBackend, StoreErrorKind};
+use crate::testing::sim_store::{FailedWrite, SimDisk, WriteFaults};
+
+const SHARD: ShardId = ShardId::new(0);
+const LAST: u64 = 10;
+const SOURCE: OperatorId = OperatorId::new(0);
+const COUNT: OperatorId = OperatorId::new(1);
+const SINK: OperatorId = OperatorId::new(2);
+
+fn identity() -> Identity {
+    Identity { pipeline: "p".to_owned(), shard: SHARD, key_groups: 960 }
+}
+
+fn decls() -> Vec<OperatorDecl> {
+    let decl = |name: &str, kind, states: &[&str]| {
+        let states = states.iter().map(|name| ((*name).to_owned(), 1)).collect();
+        OperatorDecl { name: name.to_owned(), kind, states }
+    };
+    vec![
+        decl("in", OperatorKind::Source, &[]),
+        decl("count", OperatorKind::Stateful, &["n", "last"]),
+        decl("out", OperatorKind::Sink, &[]),
+    ]
+}
+
+/// What a subtask changes in an epoch: keys that come back, keys that go, and keys that go and come back.
+fn changes(epoch: u64, subtask: u16) -> Vec<(u16, Vec<u8>, Option<u64>)> {
+    let key = |number: u64| vec![subtask as u8, (number % 4) as u8];
+    let mut changes = vec![(0, key(epoch), Some(epoch)), (1, key(epoch), Some(epoch * 100))];
+    if epoch.is_multiple_of(2) {
+        changes.push((0, key(epoch + 1), None));
+    }
+    changes
+}
+
+fn chunk(changes: &[(u16, Vec<u8>, Option<u64>)]) -> Vec<u8> {
+    let mut chunk = Vec::new();
+    for (state, key, value) in changes {
+        let write = value.map(|value| {
+            move |out: &mut Vec<u8>| {
+                out.extend_from_slice(&value.to_be_bytes());
+                Ok::<_, ()>(())
+            }
+        });
+        entry::append(&mut chunk, *state, 5, |out| out.extend_from_slice(key), b"", write).unwrap();
+    }
+    chunk
+}
+
+fn row(epoch: u64, subtask: u16, number: u8) -> Vec<u8> {
+    vec![epoch as u8, subtask as u8, number]
+}
+
+fn bundle(attempt: Attempt, epoch: u64) -> EpochBundle {
+    let parts = (0..2u16).map(|index| {
+        let mut part = Part::new(attempt, Epoch::new(epoch), SubtaskId { task: TaskId::new(1), index });
+        let chunks: Vec<_> = changes(epoch, index).chunks(2).map(chunk).collect();
+        part.deltas.push(Delta { operator: COUNT, chunks, entries: changes(epoch, index).len() as u64 });
+        // Subtask 0's split moves in every epoch, subtask 1's in every third.
+        if index == 0 || epoch % 3 == 1 {
+            let split = SplitId::new(format!("split-{index}"));
+            let position = Position::from_u64(epoch);
+            part.positions.push(SplitPosition { operator: SOURCE, split, position, ended: false });
+        }
+        if !epoch.is_multiple_of(4) {
+            let mut rows = RowsBuilder::default();
+            for number in 0..2 {
+                let write = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(&row(epoch, index, number));
+                    Ok::<_, ()>(())
+                };
+                rows.push(write).unwrap();
+            }
+            let (chunks, rows) = rows.take();
+            part.outbox.push(OutboxPart { operator: SINK, chunks, rows });
+        }
+        part
+    });
+    let closing = (epoch == LAST).then_some(Closing::Finished);
+    EpochBundle { attempt, epoch: Epoch::new(epoch), parts: parts.collect(), closing }
+}
+
+/// When `epoch` is committed, all before this one is known to be delivered.
+fn delivered_before(epoch: u64) -> u64 {
+    epoch.saturating_sub(3)
+}
+
+/// A restored store in a form that does not depend on how it was folded.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct View {
+    epoch: u64,
+    closing: Option<Closing>,
+    positions: BTreeMap<String, u64>,
+    state: BTreeMap<Vec<u8>, u64>,
+    rows: Vec<(u64, u32, Vec<u8>)>,
+}
+
+fn row_key(state: u16, key: &[u8]) -> Vec<u8> {
+    let one = chunk(&[(state, key.to_vec(), None)]);
+    entry::entries(&one).next().unwrap().key.to_vec()
+}
+
+/// What must be restored after an epoch, computed without the log.
+fn expected(epoch: u64) -> View {
+    let mut view = View { epoch, closing: (epoch == LAST).then_some(Closing::Finished), ..View::default() };
+    for epoch in 1..=epoch {
+        view.positions.insert("split-0".to_owned(), epoch);
+        if epoch % 3 == 1 {
+            view.positions.insert("split-1".to_owned(), epoch);
+        }
+        for (state, key, value) in (0..2).flat_map(|subtask| changes(epoch, subtask)) {
+            match value {
+                Some(value) => view.state.insert(row_key(state, &key), value),
+                None => view.state.remove(&row_key(state, &key)),
+            };
+        }
+    }
+    for epoch in delivered_before(epoch).max(1)..=epoch {
+        if !epoch.is_multiple_of(4) {
+            let rows = (0..2).flat_map(|subtask| (0..2).map(move |number| row(epoch, subtask, number)));
+            view.rows.extend(rows.zip(0..).map(|(row, seq)| (epoch, seq, row)));
+        }
+    }
+    view
+}
+
+fn view(restored: Restored) -> View {
+    let mut state = BTreeMap::new();
+    for chunk in restored.state.get(&COUNT).into_iter().flat_map(|chunks| chunks.iter()) {
+        for entry in entry::entries(chunk) {
+            match entry.value {
+                Some(value) => state.insert(entry.key.to_vec(), u64::from_be_bytes(value.try_into().unwrap())),
+                None => state.remove(entry.key),
+            };
+        }
+    }
+    let rows = restored.outbox.get(&SINK).into_iter().flatten();
+    let positions = restored.positions.into_iter();
+    View {
+        epoch: restored.epoch.number(),
+        closing: restored.closing,
+        positions: positions.map(|at| (at.split.to_string(), at.position.as_u64().unwrap())).collect(),
+        state,
+        rows: rows
+            .flat_map(|rows| {
+                rows.iter().map(|row| (row.epoch.number(), row.seq, row.bytes.to_vec())).collect::<Vec<_>>()
+            })
+            .collect(),
+    }
+}
+
+/// Ends the life at the n-th crash point that it passes.
+#[derive(Debug, Default)]
+struct CrashAt {
+    left: AtomicU64,
+    hit: Mutex<Option<CrashPoint>>,
+}
+
+impl CrashAt {
+    fn nth(n: u64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicU64::new(n), hit: Mutex::new(None) })
+    }
+}
+
+impl Faults for CrashAt {
+    fn pass(&self, point: CrashPoint) -> Result<(), Crashed> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        *self.hit.lock().unwrap() = Some(point);
+        Err(Crashed(point))
+    }
+}
+
+fn limits() -> LogLimits {
+    LogLimits { fold_epochs: 4, ..LogLimits::default() }
+}
+
+fn open(backend: &dyn StateBackend, faults: SharedFaults) -> Result<CommitLog, RecoveryError> {
+    let store = backend.open("p", SHARD, true)?;
+    CommitLog::open(store, identity(), StartFrom::ResumeOrCreate, limits(), faults)
+}
+
+/// What the world outside knows about a pipeline after some lives.
+#[derive(Debug, Default)]
+struct World {
+    attempts: BTreeSet<Attempt>,
+    committed: u64,
+}
+
+/// Lives until `last` is committed, or until a crash.
+fn live(backend: &dyn StateBackend, faults: SharedFaults, world: &mut World, last: u64) -> Result<CommitLog, String> {
+    let mut log = open(backend, faults).map_err(crash_only)?;
+    let attempt = log.raise_attempt().map_err(crash_only)?;
+    assert!(world.attempts.insert(attempt), "attempt {attempt} came twice");
+    assert_eq!(log.register(&decls()).unwrap(), [SOURCE, COUNT, SINK]);
+    let restored = view(log.restore().map_err(crash_only)?);
+    assert!(restored.epoch >= world.committed, "epoch {} was committed and is gone", world.committed);
+    assert_eq!(restored, expected(restored.epoch));
+    for epoch in restored.epoch + 1..=last {
+        let delivered = [Delivered { operator: SINK, next: Epoch::new(delivered_before(epoch)) }];
+        let committed = log.commit(vec![bundle(attempt, epoch)], &delivered);
+        let committed =
+            committed.map_err(|error| if error.is_crash() { error.to_string() } else { panic!("{error:?}") })?;
+        assert_eq!(committed.epoch, Epoch::new(epoch));
+        world.committed = epoch;
+        log.fold_if_full().map_err(|error| if error.is_crash() { error.to_string() } else { panic!("{error:?}") })?;
+    }
+    Ok(log)
+}
+
+fn crash_only(error: RecoveryError) -> String {
+    if error.is_crash() { error.to_string() } else { panic!("{error:?}") }
+}
+
+#[test]
+fn a_crash_anywhere_leaves_an_epoch_whole_or_not_at_all() {
+    let mut hits = BTreeSet::new();
+    for seed in 0..8 {
+        for first in 0.. {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed * 1_000 + first);
+            let disk = SimDisk::new();
+            let mut world = World::default();
+            let faults = CrashAt::nth(first);
+            if live(&disk, faults.clone(), &mut world, LAST).is_ok() {
+                assert!(first > 40, "a life passes some fifty points");
+                break;
+            }
+            hits.insert(faults.hit.lock().unwrap().unwrap());
+            disk.crash(&mut rng);
+            // Recovery itself is interrupted, then as much of the next life as the first one's crash came late.
+            for second in [seed % 7, first] {
+                let _ = live(&disk, CrashAt::nth(second), &mut world, LAST);
+                disk.crash(&mut rng);
+            }
+            let log = live(&disk, Arc::new(NoFaults), &mut world, LAST).unwrap();
+            assert_eq!(view(log.restore().unwrap()), expected(LAST), "seed {seed}, crash {first}");
+        }
+    }
+    let ours = ["genesis", "attempt", "recover", "commit", "fold"];
+    let all = CrashPoint::ALL.iter().filter(|point| ours.contains(&point.name().split('-').next().unwrap()));
+    assert_eq!(hits, all.copied().collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn every_epoch_is_restored_on_every_backend() {
+    let root = tempfile::tempdir().unwrap();
+    let mut backends: Vec<Box<dyn StateBackend>> = vec![Box::new(Memory::new()), Box::new(SimDisk::new())];
+    #[cfg(feature = "rocksdb")]
+    backends.push(Box::new(crate::state::store::RocksDb::at(root.path())));
+    let _ = &root;
+    for backend in &mut backends {
+        let mut world = World::default();
+        for last in 0..=LAST {
+            live(backend.as_ref(), Arc::new(NoFaults), &mut world, last).unwrap();
+        }
+        let log = open(backend.as_ref(), Arc::new(NoFaults)).unwrap();
+        assert_eq!(view(log.restore().unwrap()), expected(LAST));
+        assert_eq!((log.closing(), log.attempt()), (Some(Closing::Finished), Attempt::new(LAST + 1)));
+        assert_eq!((log.folded_through(), log.epoch()), (Epoch::new(8), Epoch::new(LAST)));
+    }
+}
+
+#[test]
+fn a_group_commit_equals_single_commits_and_a_fold_changes_nothing() {
+    let delivered = [Delivered { operator: SINK, next: Epoch::new(delivered_before(LAST)) }];
+    let mut views = Vec::new();
+    for group in [1, 3, LAST] {
+        for fold_epochs in [1, 2, 100] {
+            let store = Memory::new().open("p", SHARD, true).unwrap();
+            let limits = LogLimits { fold_epochs, ..LogLimits::default() };
+            let mut log = CommitLog::open(store, identity(), StartFrom::Create, limits, Arc::new(NoFaults)).unwrap();
+            log.register(&decls()).unwrap();
+            let attempt = log.raise_attempt().unwrap();
+            let all: Vec<_> = (1..=LAST).map(|epoch| bundle(attempt, epoch)).collect();
+            let mut rows = 0;
+            for bundles in all.chunks(group as usize) {
+                let committed = log.commit(bundles.to_vec(), &delivered).unwrap();
+                rows += committed.outbox.values().flatten().map(|rows| rows.iter().count()).sum::<usize>();
+                let before = log.restore().unwrap();
+                let folded = log.fold_if_full().unwrap().is_some();
+                assert!(folded || fold_epochs > 1);
+                assert_eq!(view(log.restore().unwrap()), view(before));
+            }
+            assert_eq!(rows, 8 * 4, "eight epochs have output");
+            // Nothing was there to be delivered when it was said to be; the last word forgets it.
+            log.commit(vec![EpochBundle { closing: None, ..bundle(attempt, LAST + 1) }], &delivered).unwrap();
+            views.push(view(log.restore().unwrap()));
+            assert_eq!(log.undelivered_bytes(), 4 * 2 * (2 * 7), "epochs 7, 9, 10 and 11");
+        }
+    }
+    assert!(views.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn delivered_output_is_deleted_and_nothing_else() {
+    let disk = SimDisk::new();
+    let mut log = live(&disk, Arc::new(NoFaults), &mut World::default(), 6).unwrap();
+    let outbox = |log: &CommitLog| {
+        let mut keys = Vec::new();
+        let store = log.store.as_deref().unwrap();
+        let mut visit = |key: &[u8], _: &[u8]| {
+            keys.push(key.to_vec());
+            std::ops::ControlFlow::Continue(())
+        };
+        store.scan(Space::Outbox, &[], None, &mut visit).unwrap();
+        keys.len()
+    };
+    assert_eq!(outbox(&log), 2 * 3, "two subtasks, epochs 3, 5 and 6");
+    let attempt = log.attempt();
+    let other = Delivered { operator: COUNT, next: Epoch::new(100) };
+    log.commit(vec![bundle(attempt, 7)], &[other]).unwrap();
+    assert_eq!(outbox(&log), 2 * 4);
+    log.commit(vec![bundle(attempt, 8)], &[Delivered { operator: SINK, next: Epoch::new(8) }]).unwrap();
+    assert_eq!((outbox(&log), log.undelivered_bytes()), (0, 0));
+}
+
+#[test]
+fn bundles_that_do_not_follow_are_refused_and_nothing_is_written() {
+    let mut log = live(&SimDisk::new(), Arc::new(NoFaults), &mut World::default(), 3).unwrap();
+    let attempt = log.attempt();
+    let mut unknown = bundle(attempt, 4);
+    unknown.parts[0].deltas[0].operator = OperatorId::new(9);
+    let mut twice = bundle(attempt, 4);
+    twice.parts[1].subtask = twice.parts[0].subtask;
+    let mut mixed = bundle(attempt, 4);
+    mixed.parts[0].epoch = Epoch::new(5);
+    let table = [
+        (vec![], "there is no epoch"),
+        (vec![bundle(attempt, 3)], "epoch 4 comes next, not epoch 3"),
+        (vec![bundle(attempt, 5)], "epoch 4 comes next, not epoch 5"),
+        (vec![bundle(attempt, 4), bundle(attempt, 6)], "epoch 5 comes next, not epoch 6"),
+        (vec![unknown], "operator 9 is not registered"),
+        (vec![twice], "subtask 1/0 hands in epoch 4 twice"),
+        (vec![mixed], "a part of epoch 5 is in the bundle of epoch 4"),
+    ];
+    for (bundles, text) in table {
+        let error = log.commit(bundles, &[]).unwrap_err();
+        assert!(matches!(&error, CommitError::Misuse { reason, .. } if reason == text), "{error}");
+    }
+    assert_eq!(view(log.restore().unwrap()), expected(3));
+    log.commit(vec![bundle(attempt, 4)], &[]).unwrap();
+}
+
+#[test]
+fn a_full_disk_hands_the_bundles_back_and_the_reopened_log_says_what_became_of_them() {
+    for (after, outcome, found) in [
+        (0, FailedWrite::Lost, Reopened::Old),
+        (0, FailedWrite::Written, Reopened::New),
+        (1, FailedWrite::Lost, Reopened::New),
+    ] {
+        let disk = SimDisk::new();
+        let mut log = live(&disk, Arc::new(NoFaults), &mut World::default(), 5).unwrap();
+        let attempt = log.attempt();
+        let late = OperatorDecl { name: "late".to_owned(), kind: OperatorKind::Stateful, states: vec![] };
+        let ids = log.register(&[decls(), vec![late]].concat()).unwrap();
+        disk.fail_writes(WriteFaults { kind: StoreErrorKind::Full, after, times: 1, outcome });
+        let delivered = [Delivered { operator: SINK, next: Epoch::new(delivered_before(6)) }];
+        let error = log.commit(vec![bundle(attempt, 6)], &delivered).unwrap_err();
+        assert!(error.is_retryable(), "{error:?}");
+        let CommitError::Store { bundles, .. } = error else { panic!("{error:?}") };
+        assert_eq!(log.reopen(disk.open("p", SHARD, false).unwrap()).unwrap(), found);
+        if found == Reopened::Old {
+            log.commit(bundles, &delivered).unwrap();
+        } else {
+            assert_eq!(Committed::of(bundles).epoch, log.epoch());
+        }
+        disk.crash_with(|| false);
+        let log = open(&disk, Arc::new(NoFaults)).unwrap();
+        assert_eq!(view(log.restore().unwrap()), expected(6), "what reopen called new is durable");
+        assert_eq!(log.operator(ids[3]).unwrap().name, "late");
+    }
+}
+
+#[test]
+fn a_reopened_store_that_holds_something_else_is_refused() {
+    let disk = SimDisk::new();
+    let mut log = live(&disk, Arc::new(NoFaults), &mut World::default(), 5).unwrap();
+    log.close();
+    assert!(matches!(log.restore().unwrap_err(), RecoveryError::Closed));
+    drop(live(&disk, Arc::new(NoFaults), &mut World::default(), 6).unwrap());
+    let error = log.reopen(disk.open("p", SHARD, false).unwrap()).unwrap_err();
+    assert!(matches!(error, RecoveryError::Changed { .. }), "{error}");
+}
+
+#[test]
+fn a_planted_fold_beyond_the_committed_epoch_shows_after_a_crash() {
+    let disk = SimDisk::new();
+    drop(live(&disk, Arc::new(NoFaults), &mut World::default(), 5).unwrap());
+    // Recovery passes four points, the fold three, and the commit of epoch 6 dies before it writes.
+    canary::plant(Some(Canary::FoldBeyondCommitted));
+    let faults = CrashAt::nth(4 + 3);
+    let mut world = World { attempts: BTreeSet::new(), committed: 5 };
+    let died = live(&disk, faults.clone(), &mut world, 6);
+    canary::plant(None);
+    died.unwrap_err();
+    assert_eq!(*faults.hit.lock().unwrap(), Some(CrashPoint::CommitBeforeWrite));
+    disk.crash_with(|| true);
+    let restored = view(open(&disk, Arc::new(NoFaults)).unwrap().restore().unwrap());
+    assert_eq!(restored.epoch, 5);
+    assert_ne!(restored, expected(5));
+}
+
+/// A store with rows of epochs 1 to 4 and a log of 5 and 6.
+fn folded_store() -> SimDisk {
+    let disk = SimDisk::new();
+    live(&disk, Arc::new(NoFaults), &mut World::default(), 6).unwrap();
+    disk
+}
+
+/// Opens and reads everything back.
+fn verdict(disk: &SimDisk) -> String {
+    let restored = open(disk, Arc::new(NoFaults)).and_then(|log| log.restore());
+    match restored {
+        Ok(_) => "fine".to_owned(),
+        Err(RecoveryError::Damaged { damage, .. }) => damage.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_is_missing_or_changed_is_refused_by_name() {
+    let epoch = Epoch::new(5);
+    let subtask = SubtaskId { task: TaskId::new(1), index: 1 };
+    let is = |wanted: Vec<u8>| move |key: &[u8]| key == wanted;
+    type Hit = Box<dyn Fn(&[u8]) -> bool>;
+    let table: Vec<(Space, Hit, &str)> = vec![
+        (Space::Meta, Box::new(is(keys::MANIFEST.to_vec())), "manifest"),
+        (Space::Meta, Box::new(is(keys::ATTEMPT.to_vec())), "its attempt number is missing"),
+        (Space::Meta, Box::new(is(keys::position(SOURCE, &SplitId::new("split-1")))), "position"),
+        (Space::Log, Box::new(is(keys::index(epoch))), "index record of epoch 5"),
+        (Space::Log, Box::new(is(keys::index(epoch.next()))), "index record of epoch 6"),
+        (
+            Space::Log,
+            Box::new(is(keys::delta(epoch, COUNT, subtask, 0))),
+            "the delta of operator 1, subtask 1/1 in epoch 5",
+        ),
+        (Space::Rows, Box::new(is(keys::sentinel(COUNT, 1))), "the sentinel of state 1 of operator 1"),
+        (
+            Space::Outbox,
+            Box::new(is(keys::outbox(SINK, epoch, subtask, 0))),
+            "the output of sink 2, subtask 1/1 in epoch 5",
+        ),
+    ];
+    type Harm = fn(Vec<u8>) -> Option<Vec<u8>>;
+    let harms: [(&str, Harm); 4] = [
+        ("drop", |_| None),
+        ("empty", |_| Some(Vec::new())),
+        ("truncate", |mut value| value.pop().map(|_| value)),
+        ("extend", |mut value| {
+            value.push(0);
+            Some(value)
+        }),
+    ];
+    assert_eq!(verdict(&folded_store()), "fine");
+    for (space, hit, text) in table {
+        for (name, harm) in harms {
+            let disk = folded_store();
+            let mut hits = 0;
+            disk.damage("p", SHARD, space, |key, value| {
+                if !hit(key) {
+                    return Some(value);
+                }
+                hits += 1;
+                harm(value)
+            });
+            assert_eq!(hits, 1, "{text}");
+            assert!(verdict(&disk).contains(text), "{name}: {} instead of {text}", verdict(&disk));
+        }
+    }
+}
+
+#[test]
+fn every_flipped_byte_outside_the_rows_is_refused() {
+    for space in [Space::Meta, Space::Log, Space::Outbox] {
+        let mut sizes = Vec::new();
+        folded_store().damage("p", SHARD, space, |_, value| {
+            sizes.push(value.len());
+            Some(value)
+        });
+        for (entry, size) in sizes.into_iter().enumerate() {
+            for at in 0..size {
+                let disk = folded_store();
+                let mut number = 0;
+                disk.damage("p", SHARD, space, |_, mut value| {
+                    if number == entry {
+                        value[at] ^= 0x04;
+                    }
+                    number += 1;
+                    Some(value)
+                });
+                let error = open(&disk, Arc::new(NoFaults)).and_then(|log| log.restore()).unwrap_err();
+                assert!(error.is_corruption(), "byte {at} of entry {entry} in {space:?}: {error}");
+            }
+        }
+    }
+}
+
+/// Takes the entries of one store that `hit` names over into another.
+fn transplant(from: &SimDisk, to: &SimDisk, space: Space, hit: &[u8]) {
+    let mut taken = None;
+    from.damage("p", SHARD, space, |key, value| {
+        if key == hit {
+            taken = Some(value.clone());
+        }
+        Some(value)
+    });
+    to.damage("p", SHARD, space, |key, value| if key == hit { taken.clone() } else { Some(value) });
+}
+
+#[test]
+fn records_of_another_time_or_history_are_refused() {
+    // The same epochs, of later attempts: other index records.
+    let other = SimDisk::new();
+    let mut world = World::default();
+    for last in 0..=6 {
+        live(&other, Arc::new(NoFaults), &mut world, last).unwrap();
+    }
+    for epoch in [5, 6] {
+        let disk = folded_store();
+        transplant(&other, &disk, Space::Log, &keys::index(Epoch::new(epoch)));
+        assert!(verdict(&disk).contains("does not follow"), "{}", verdict(&disk));
+    }
+    let earlier = SimDisk::new();
+    live(&earlier, Arc::new(NoFaults), &mut World::default(), 5).unwrap();
+    let disk = folded_store();
+    transplant(&earlier, &disk, Space::Meta, &keys::position(SOURCE, &SplitId::new("split-0")));
+    assert!(verdict(&disk).contains("positions are not those"), "{}", verdict(&disk));
+    let disk = folded_store();
+    transplant(&earlier, &disk, Space::Meta, keys::MANIFEST);
+    assert_ne!(verdict(&disk), "fine");
+}
+
+#[test]
+fn a_manifest_of_a_newer_format_is_refused_by_its_number() {
+    let disk = folded_store();
+    disk.damage("p", SHARD, Space::Meta, |key, mut value| {
+        if key == keys::MANIFEST {
+            value[4..6].copy_from_slice(&7u16.to_be_bytes());
+            let crc = crc32fast::hash(&[&value[..6], &value[10..]].concat());
+            value[6..10].copy_from_slice(&crc.to_be_bytes());
+        }
+        Some(value)
+    });
+    let error = open(&disk, Arc::new(NoFaults)).unwrap_err();
+    let RecoveryError::TooNew { format, .. } = &error else { panic!("{error:?}") };
+    assert!(format.to_string().contains("format 7, this build reads up to 1"), "{format}");
+}
+
+#[test]
+fn a_start_that_does_not_fit_the_store_is_refused() {
+    let disk = SimDisk::new();
+    let start = |identity, start_from| {
+        let store = disk.open("p", SHARD, true).unwrap();
+        CommitLog::open(store, identity, start_from, limits(), Arc::new(NoFaults)).map(|log| log.epoch())
+    };
+    assert!(matches!(start(identity(), StartFrom::Resume), Err(RecoveryError::NothingToResume { .. })));
+    assert_eq!(start(identity(), StartFrom::Create).unwrap(), Epoch::GENESIS);
+    assert_eq!(start(identity(), StartFrom::Create).unwrap(), Epoch::GENESIS, "its maker died before an epoch");
+    live(&disk, Arc::new(NoFaults), &mut World::default(), 2).unwrap();
+    assert!(matches!(start(identity(), StartFrom::Create), Err(RecoveryError::AlreadyThere { .. })));
+    assert_eq!(start(identity(), StartFrom::Resume).unwrap(), Epoch::new(2));
+    let strangers = [
+        (Identity { pipeline: "q".to_owned(), ..identity() }, "made for pipeline p, the pipeline says q"),
+        (Identity { shard: ShardId::new(1), ..identity() }, "made for shard 0, the pipeline says 1"),
+        (Identity { key_groups: 128, ..identity() }, "made for key groups 960, the pipeline says 128"),
+    ];
+    for (stranger, text) in strangers {
+        let error = start(stranger, StartFrom::ResumeOrCreate).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn operators_with_data_must_be_in_the_pipeline() {
+    let disk = folded_store();
+    for (missing, name) in [(0, "in"), (1, "count"), (2, "out")] {
+        let mut log = open(&disk, Arc::new(NoFaults)).unwrap();
+        let mut decls = decls();
+        decls.remove(missing);
+        let error = log.register(&decls).unwrap_err().to_string();
+        assert!(error.contains(&format!("that the pipeline lacks: {name} (the store has: in, count, out;")), "{error}");
+    }
+}

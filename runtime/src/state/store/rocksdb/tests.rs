@@ -1,0 +1,118 @@
+//! RocksDB as this library opens it: what is pinned, locked and refused.
+
+use super::*;
+
+const SHARD: ShardId = ShardId::new(0);
+
+fn put(key: &[u8]) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    batch.put(Space::Meta, key, b"value".repeat(100));
+    batch
+}
+
+fn files(directory: &Path, starts: &str, ends: &str) -> Vec<PathBuf> {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut paths: Vec<_> = paths.filter(|path| name(path).starts_with(starts) && name(path).ends_with(ends)).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn the_options_in_force_are_the_pinned_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = RocksDb::at(root.path()).open("p", SHARD, true).unwrap();
+    let directory = root.path().join("p/0");
+    let wal = |directory: &Path| -> u64 {
+        files(directory, "", ".log").iter().map(|path| path.metadata().unwrap().len()).sum()
+    };
+    let before = wal(&directory);
+    store.write(put(b"k"), Durability::Buffered).unwrap();
+    store.write(WriteBatch::default(), Durability::Synced).unwrap();
+    assert!(wal(&directory) >= before + 500, "the WAL is on");
+
+    let text = fs::read_to_string(files(&directory, "OPTIONS-", "").last().unwrap()).unwrap();
+    let of_database = [
+        "wal_recovery_mode=kTolerateCorruptedTailRecords",
+        "recycle_log_file_num=0",
+        "manual_wal_flush=false",
+        "paranoid_checks=true",
+        "max_total_wal_size=268435456",
+        "db_write_buffer_size=134217728",
+        "max_open_files=512",
+        "max_background_jobs=2",
+        "max_subcompactions=1",
+    ];
+    let of_each_family = [
+        "write_buffer_size=33554432",
+        "max_write_buffer_number=3",
+        "level0_file_num_compaction_trigger=4",
+        "level0_slowdown_writes_trigger=20",
+        "level0_stop_writes_trigger=36",
+        "compression=kLZ4Compression",
+    ];
+    let count = |line: &str| text.lines().filter(|found| found.trim() == line).count();
+    for line in of_database {
+        assert_eq!(count(line), 1, "{line}");
+    }
+    for line in of_each_family {
+        assert_eq!(count(line), 1 + Space::ALL.len(), "{line}");
+    }
+}
+
+#[test]
+fn a_store_in_use_says_by_whom_and_is_free_after_the_drop() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path());
+    let store = backend.open("p", SHARD, true).unwrap();
+    let error = backend.open("p", SHARD, true).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Locked);
+    let owner = format!("in use by pid {} since 2", std::process::id());
+    assert!(error.source.to_string().starts_with(&owner), "{}", error.source);
+    drop(store);
+    backend.open("p", SHARD, true).unwrap();
+}
+
+#[test]
+fn names_that_leave_the_root_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path().join("state"));
+    for name in ["", ".", "..", "a/b", "a\0", "ä", &"x".repeat(65)] {
+        assert_eq!(backend.open(name, SHARD, true).unwrap_err().kind, StoreErrorKind::Unsupported, "{name:?}");
+    }
+    assert_eq!(backend.open("a.b-c_9", SHARD, false).unwrap_err().kind, StoreErrorKind::Missing);
+    assert!(!root.path().join("state").exists(), "nothing was created");
+}
+
+#[test]
+fn a_store_that_was_written_never_comes_back_empty() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path());
+    backend.open("p", SHARD, true).unwrap();
+    let mut store = backend.open("p", SHARD, true).unwrap();
+    store.write(put(b"k"), Durability::Synced).unwrap();
+    drop(store);
+    let directory = root.path().join("p/0");
+    fs::rename(directory.join("CURRENT"), directory.join("lost")).unwrap();
+    assert_eq!(backend.open("p", SHARD, true).unwrap_err().kind, StoreErrorKind::Corrupt);
+    fs::rename(directory.join("lost"), directory.join("CURRENT")).unwrap();
+    for path in files(&directory, "0", ".sst").into_iter().chain(files(&directory, "0", ".log")) {
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(backend.open("p", SHARD, true).unwrap_err().kind, StoreErrorKind::Corrupt);
+}
+
+#[test]
+fn a_copy_is_not_touched_by_later_writes() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = RocksDb::at(root.path()).open("p", SHARD, true).unwrap();
+    store.write(put(b"a"), Durability::Buffered).unwrap();
+    let kept = root.path().join("kept/0");
+    fs::create_dir(root.path().join("kept")).unwrap();
+    store.checkpoint(&kept).unwrap();
+    assert_eq!(store.checkpoint(&kept).unwrap_err().kind, StoreErrorKind::Misuse);
+    store.write(put(b"b"), Durability::Synced).unwrap();
+    let copy = RocksDb::at(root.path()).open("kept", SHARD, false).unwrap();
+    let found = copy.multi_get(Space::Meta, &[b"a".to_vec(), b"b".to_vec()]).unwrap();
+    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+}

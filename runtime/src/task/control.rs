@@ -1,0 +1,117 @@
+//! How the job speaks to a task: flags and a short, bounded list of commands. Status is read from atomics.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::channel::Bell;
+use crate::checkpoint::Barrier;
+
+/// What the job tells a source task. Barriers and the end then travel in-band.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceCommand {
+    /// Close the epoch in front of everything that follows.
+    Barrier {
+        /// The barrier.
+        barrier: Barrier,
+        /// Take nothing more from the readers after it: the job stops, drains or has come to the end of its input.
+        last: bool,
+    },
+    /// Send the end: the last epoch is committed and delivered.
+    End,
+}
+
+/// Shared by a task and those who command it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct TaskControl {
+    /// The task's bell.
+    pub bell: Bell,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    closed: AtomicBool,
+    records_in: AtomicU64,
+    blocked: AtomicBool,
+}
+
+impl TaskControl {
+    /// Ends the task at its next turn: its attempt is over. What it holds is dropped.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Says whether the task was told to end.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Records that came in, since the attempt began.
+    pub fn records_in(&self) -> u64 {
+        self.shared.records_in.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the task waits for room in an output.
+    pub fn is_blocked(&self) -> bool {
+        self.shared.blocked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_records(&self, count: usize) {
+        // One writer: a load and a store are cheaper than an atomic addition.
+        let before = self.shared.records_in.load(Ordering::Relaxed);
+        self.shared.records_in.store(before + count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        self.shared.blocked.store(blocked, Ordering::Relaxed);
+    }
+}
+
+/// Shared by a source task and the job. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct SourceControl {
+    shared: Arc<SourceShared>,
+}
+
+#[derive(Debug, Default)]
+struct SourceShared {
+    pending: AtomicBool,
+    held: AtomicBool,
+    /// At most the epochs in flight and an end.
+    commands: Mutex<VecDeque<SourceCommand>>,
+}
+
+impl SourceControl {
+    /// Gives a command; ring the task's bell afterwards.
+    pub fn command(&self, command: SourceCommand) {
+        let mut commands = self.commands();
+        commands.push_back(command);
+        self.shared.pending.store(true, Ordering::Release);
+    }
+
+    /// Holds records back (barriers still pass), or lets them go on; ring the task's bell afterwards.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Release);
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.shared.held.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take(&self) -> Option<SourceCommand> {
+        if !self.shared.pending.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut commands = self.commands();
+        let command = commands.pop_front();
+        self.shared.pending.store(!commands.is_empty(), Ordering::Release);
+        command
+    }
+
+    fn commands(&self) -> MutexGuard<'_, VecDeque<SourceCommand>> {
+        // Nobody panics while holding it.
+        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,80 @@
+//! The first link of a task that is fed by other tasks.
+
+use crate::channel::{Frame, Gate};
+use crate::operator::{Flow, Node, TaskContext, TaskError};
+use crate::task::TaskControl;
+use crate::task::run::{Head, Polled};
+
+/// A gate with the chain behind it.
+pub struct InputHead<T> {
+    gate: Gate<T>,
+    chain: Box<dyn Node<T>>,
+    control: TaskControl,
+    /// A barrier or the end is inside the chain.
+    passing: Passing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    Nothing,
+    Barrier,
+    End,
+}
+
+impl<T> std::fmt::Debug for InputHead<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InputHead").field("passing", &self.passing).finish_non_exhaustive()
+    }
+}
+
+impl<T> InputHead<T> {
+    /// Puts a gate in front of a chain.
+    pub fn new(gate: Gate<T>, chain: Box<dyn Node<T>>, control: TaskControl) -> Self {
+        Self { gate, chain, control, passing: Passing::Nothing }
+    }
+
+    fn passed(&mut self, flow: Flow, context: &mut TaskContext) -> Polled {
+        if flow == Flow::Blocked {
+            return Polled::Blocked;
+        }
+        match std::mem::replace(&mut self.passing, Passing::Nothing) {
+            Passing::Nothing => Polled::Worked,
+            Passing::Barrier => {
+                context.barrier_passed();
+                Polled::Worked
+            }
+            Passing::End => Polled::Ended,
+        }
+    }
+}
+
+impl<T> Head for InputHead<T> {
+    fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        let Some(frame) = self.gate.poll()? else {
+            return Ok(match self.chain.flush(context)? {
+                Flow::Ready => Polled::Idle,
+                Flow::Blocked => Polled::Blocked,
+            });
+        };
+        match &frame {
+            Frame::Records(records) => self.control.count_records(records.len()),
+            Frame::Barrier(_) => {
+                context.begin_part();
+                self.passing = Passing::Barrier;
+            }
+            Frame::End => self.passing = Passing::End,
+            _ => {}
+        }
+        let flow = self.chain.offer(frame, context)?;
+        Ok(self.passed(flow, context))
+    }
+
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        let flow = self.chain.resume(context)?;
+        Ok(self.passed(flow, context))
+    }
+
+    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
+        self.chain.encode_slice(entries, context)
+    }
+}

@@ -1,0 +1,172 @@
+//! The task machine: one turn at a time.
+//!
+//! ```text
+//!                 +--------- room again -----------+
+//!                 v                                |
+//!   Running --output full--> Blocked --------------+
+//!      |  \                     |
+//!      |   \--- closed ---------+----> Ended        (the attempt is over: nothing more is handed in)
+//!      +------- end passed ----------> Ended
+//! ```
+//! Between frames, when idle and while blocked it encodes a slice of what is frozen, so that a barrier never pauses it and
+//! an epoch's part is in after half an interval at the latest.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::operator::{Effect, TaskContext, TaskError};
+use crate::task::TaskControl;
+
+/// Entries that are encoded between two frames when there is no hurry.
+const SLICE: usize = 32;
+/// Entries that are encoded in one turn at most, so that a turn stays short.
+const LARGEST_SLICE: usize = 4096;
+
+/// Where a task's frames come from, with the chain behind it.
+pub trait Head {
+    /// Takes one frame and passes it on, or flushes if there is none.
+    ///
+    /// # Errors
+    /// [`TaskError`] fails the attempt.
+    fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError>;
+
+    /// Goes on with what was blocked.
+    ///
+    /// # Errors
+    /// As [`Head::poll`].
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError>;
+
+    /// Encodes up to `entries` entries per state of what is frozen and says how many are left.
+    ///
+    /// # Errors
+    /// As [`Head::poll`].
+    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError>;
+}
+
+/// What a head did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// It took a frame.
+    Worked,
+    /// There was none.
+    Idle,
+    /// An output is full.
+    Blocked,
+    /// The end has passed the chain.
+    Ended,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Turn {
+    /// There may be more to do at once.
+    Worked,
+    /// Nothing to do until the bell rings.
+    Idle,
+    /// No output has room until the bell rings.
+    Blocked,
+    /// The task is over.
+    Ended,
+}
+
+/// One subtask. See the module.
+pub struct TaskMachine {
+    head: Box<dyn Head>,
+    context: TaskContext,
+    control: TaskControl,
+    state: State,
+    /// Entries left in frozen epochs.
+    frozen: usize,
+    /// Time within which an epoch's entries are to be encoded.
+    encode_within: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Blocked,
+    Ended,
+}
+
+impl fmt::Debug for TaskMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskMachine").field("subtask", &self.context.subtask()).field("state", &self.state).finish()
+    }
+}
+
+impl TaskMachine {
+    /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
+    pub fn new(head: Box<dyn Head>, context: TaskContext, control: TaskControl, epoch_interval: Duration) -> Self {
+        Self { head, context, control, state: State::Running, frozen: 0, encode_within: epoch_interval / 2 }
+    }
+
+    /// The subtask's control.
+    pub const fn control(&self) -> &TaskControl {
+        &self.control
+    }
+
+    /// Which subtask this is.
+    pub const fn subtask(&self) -> crate::id::SubtaskId {
+        self.context.subtask()
+    }
+
+    /// The epoch whose records are being worked on.
+    pub const fn epoch(&self) -> crate::id::Epoch {
+        self.context.epoch()
+    }
+
+    /// Does one frame's work and one slice of encoding. Take the effects after every turn.
+    ///
+    /// # Errors
+    /// [`TaskError`]: the machine is over and the attempt has failed.
+    pub fn step(&mut self) -> Result<Turn, TaskError> {
+        if self.control.is_closed() {
+            self.state = State::Ended;
+        }
+        self.context.tick();
+        let polled = match self.state {
+            State::Ended => return Ok(Turn::Ended),
+            State::Running => self.head.poll(&mut self.context),
+            State::Blocked => self.head.resume(&mut self.context),
+        };
+        let polled = polled.inspect_err(|_| self.state = State::Ended)?;
+        let blocked = polled == Polled::Blocked;
+        if blocked != (self.state == State::Blocked) {
+            self.control.set_blocked(blocked);
+            self.state = if blocked { State::Blocked } else { State::Running };
+        }
+        if polled == Polled::Ended {
+            self.state = State::Ended;
+            return Ok(Turn::Ended);
+        }
+        let encoded = self.encode(polled).inspect_err(|_| self.state = State::Ended)?;
+        Ok(match polled {
+            Polled::Worked => Turn::Worked,
+            _ if encoded => Turn::Worked,
+            Polled::Blocked => Turn::Blocked,
+            Polled::Idle | Polled::Ended => Turn::Idle,
+        })
+    }
+
+    /// Takes what the host has to do, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.context.take_effects()
+    }
+
+    /// Encodes a slice if anything is frozen; says whether more is left.
+    fn encode(&mut self, polled: Polled) -> Result<bool, TaskError> {
+        let Some(frozen_at) = self.context.oldest_frozen_at() else { return Ok(false) };
+        let spent = self.context.now().saturating_since(frozen_at);
+        let slice = if polled != Polled::Worked || spent >= self.encode_within {
+            LARGEST_SLICE / 8
+        } else {
+            // The share of what is left that keeps the time: a turn takes some microseconds, so count turns by time.
+            let turns = (self.encode_within - spent).as_micros() / 20 + 1;
+            let share = usize::try_from(self.frozen as u128 / turns).unwrap_or(LARGEST_SLICE);
+            share.clamp(SLICE, LARGEST_SLICE)
+        };
+        self.frozen = self.head.encode_slice(slice, &mut self.context)?;
+        Ok(self.frozen > 0)
+    }
+}

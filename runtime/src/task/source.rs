@@ -1,0 +1,238 @@
+//! The first link of a task that reads a source.
+//!
+//! Readers hand over batches; this head puts them into the chain and barriers between them. What an epoch records of a split is the
+//! end of the last batch that went in front of the barrier.
+
+use std::collections::VecDeque;
+
+use crate::canary::{Canary, planted};
+use crate::channel::{FRAME_RECORDS, Frame, Mark, QueueReceiver, QueueRecvError};
+use crate::checkpoint::SplitPosition;
+use crate::id::OperatorId;
+use crate::operator::{Effect, Flow, Node, TaskContext, TaskError};
+use crate::record::Record;
+use crate::source::{Fetched, Position, SplitId, SplitStart};
+use crate::task::run::{Head, Polled};
+use crate::task::{SourceCommand, SourceControl, TaskControl};
+
+#[derive(Debug)]
+struct Split {
+    id: SplitId,
+    /// End of the last batch that went into the chain.
+    position: Option<Position>,
+    ended: bool,
+    changed: bool,
+}
+
+/// Batches of a source with the chain behind it.
+pub struct SourceHead<T> {
+    name: String,
+    operator: OperatorId,
+    splits: Vec<Split>,
+    fetched: QueueReceiver<Fetched<T>>,
+    /// Only ever filled by a planted bug.
+    ahead: VecDeque<Fetched<T>>,
+    /// Records of the batch in work that are not in the chain yet, and where it ends.
+    batch: VecDeque<Record<T>>,
+    batch_end: Option<(usize, Position, bool)>,
+    chain: Box<dyn Node<T>>,
+    control: TaskControl,
+    source: SourceControl,
+    /// What is inside the chain.
+    passing: Option<Mark>,
+    /// Nothing more is taken from the readers.
+    last: bool,
+    done: bool,
+}
+
+impl<T> std::fmt::Debug for SourceHead<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceHead").field("name", &self.name).field("splits", &self.splits).finish_non_exhaustive()
+    }
+}
+
+impl<T> SourceHead<T> {
+    /// Puts readers in front of a chain.
+    pub fn new(
+        (name, operator): (String, OperatorId),
+        splits: Vec<SplitStart>,
+        fetched: QueueReceiver<Fetched<T>>,
+        chain: Box<dyn Node<T>>,
+        control: TaskControl,
+        source: SourceControl,
+    ) -> Self {
+        let splits = splits.into_iter().map(|start| Split {
+            id: start.split,
+            position: start.from,
+            ended: start.ended,
+            changed: false,
+        });
+        Self {
+            name,
+            operator,
+            splits: splits.collect(),
+            fetched,
+            ahead: VecDeque::new(),
+            batch: VecDeque::new(),
+            batch_end: None,
+            chain,
+            control,
+            source,
+            passing: None,
+            last: false,
+            done: false,
+        }
+    }
+
+    fn on_command(&mut self, command: SourceCommand, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        let mark = match command {
+            SourceCommand::Barrier { barrier, last } => {
+                self.last |= last;
+                context.begin_part();
+                let positions = self.positions();
+                context.deliver_positions(positions);
+                Mark::Barrier(barrier)
+            }
+            SourceCommand::End => Mark::End,
+        };
+        self.passing = Some(mark);
+        let flow = self.chain.offer(mark.frame(), context)?;
+        Ok(self.passed(flow, context))
+    }
+
+    fn passed(&mut self, flow: Flow, context: &mut TaskContext) -> Polled {
+        if flow == Flow::Blocked {
+            return Polled::Blocked;
+        }
+        match self.passing.take() {
+            Some(Mark::Barrier(barrier)) => {
+                context.push_effect(Effect::BarrierOut(barrier.epoch));
+                context.barrier_passed();
+                Polled::Worked
+            }
+            Some(Mark::End) => Polled::Ended,
+            _ => Polled::Worked,
+        }
+    }
+
+    fn positions(&mut self) -> Vec<SplitPosition> {
+        if planted(Canary::ReaderPosition) {
+            self.read_ahead();
+        }
+        let operator = self.operator;
+        let saved = self.splits.iter_mut().filter_map(|split| {
+            if !std::mem::take(&mut split.changed) {
+                return None;
+            }
+            let position = mistake(split.position.clone()?);
+            Some(SplitPosition { operator, split: split.id.clone(), position, ended: split.ended })
+        });
+        saved.collect()
+    }
+
+    /// Planted bug: takes the readers' word for where the source stands, with what lies between them and this task.
+    fn read_ahead(&mut self) {
+        while let Ok(fetched) = self.fetched.try_recv() {
+            if let Fetched::Batch { split, batch, .. } = &fetched
+                && let Some(slot) = self.splits.get_mut(*split)
+            {
+                slot.position = Some(batch.end.clone());
+                slot.changed = true;
+            }
+            self.ahead.push_back(fetched);
+        }
+    }
+
+    /// Takes the next batch from the readers.
+    fn fetch(&mut self) -> Result<bool, TaskError> {
+        if self.last || self.source.is_held() {
+            return Ok(false);
+        }
+        let fetched = match self.ahead.pop_front() {
+            Some(fetched) => Ok(fetched),
+            None => self.fetched.try_recv(),
+        };
+        match fetched {
+            Ok(Fetched::Batch { split, batch, ended }) => {
+                self.batch = batch.records.into();
+                self.batch_end = Some((split, batch.end, ended));
+                Ok(true)
+            }
+            Ok(Fetched::Failed { split, error }) => {
+                let split = self.splits.get(split).map_or_else(String::new, |split| split.id.to_string());
+                Err(TaskError::Source { operator: self.name.clone(), split, source: error })
+            }
+            // Closed: all splits have ended, and the readers with them. A reader that dies otherwise says so first.
+            Err(QueueRecvError::Empty | QueueRecvError::Closed) => Ok(false),
+        }
+    }
+
+    /// Puts the next frame of the batch into the chain. A barrier falls between batches only: a batch in work is finished.
+    fn feed(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        if !self.batch.is_empty() {
+            let count = self.batch.len().min(FRAME_RECORDS);
+            let records: Vec<_> = self.batch.drain(..count).collect();
+            self.control.count_records(records.len());
+            let flow = self.chain.offer(Frame::Records(records), context)?;
+            if flow == Flow::Blocked {
+                return Ok(Polled::Blocked);
+            }
+        }
+        if self.batch.is_empty()
+            && let Some((split, end, ended)) = self.batch_end.take()
+            && let Some(slot) = self.splits.get_mut(split)
+        {
+            slot.position = Some(end);
+            slot.ended |= ended;
+            slot.changed = true;
+        }
+        Ok(Polled::Worked)
+    }
+}
+
+/// The two position bugs that the simulator must find; the identity in production.
+fn mistake(position: Position) -> Position {
+    let Some(number) = position.as_u64() else { return position };
+    if planted(Canary::OffsetTooFar) {
+        return Position::from_u64(number + 1);
+    }
+    if planted(Canary::OffsetTooFew) {
+        return Position::from_u64(number.saturating_sub(1));
+    }
+    position
+}
+
+impl<T> Head for SourceHead<T> {
+    fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        if self.batch_end.is_some() {
+            return self.feed(context);
+        }
+        if let Some(command) = self.source.take() {
+            return self.on_command(command, context);
+        }
+        if self.fetch()? {
+            return self.feed(context);
+        }
+        if !self.done && self.splits.iter().all(|split| split.ended) {
+            self.done = true;
+            context.push_effect(Effect::SourceDone(context.subtask()));
+        }
+        Ok(match self.chain.flush(context)? {
+            Flow::Ready => Polled::Idle,
+            Flow::Blocked => Polled::Blocked,
+        })
+    }
+
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        let flow = self.chain.resume(context)?;
+        let polled = self.passed(flow, context);
+        if polled == Polled::Worked && self.batch_end.is_some() {
+            return self.feed(context);
+        }
+        Ok(polled)
+    }
+
+    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
+        self.chain.encode_slice(entries, context)
+    }
+}
