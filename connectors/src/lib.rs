@@ -1,8 +1,8 @@
 //! Sources and sinks for millstream pipelines: files, in-process channels, made-up records.
 //!
 //! It is a set of implementations of the runtime's [`Source`](millstream_runtime::source::Source),
-//! [`Sink`](millstream_runtime::sink::Sink) and [`TokenSink`](millstream_runtime::sink::TokenSink), and nothing the runtime
-//! depends on: a connector of your own stands on the same ground. It brings no client of any outside system.
+//! [`Sink`](millstream_runtime::sink::Sink) and [`TokenSink`](millstream_runtime::sink::TokenSink), and nothing the
+//! runtime depends on: a connector of your own stands on the same ground. It brings no client of any outside system.
 //!
 //! | source | records | position | after a restart |
 //! |---|---|---|---|
@@ -20,9 +20,9 @@
 //! | [`console::Console`] | 1 | at-least-once | as processed | `Display` or `Debug` |
 //! | [`blackhole::Blackhole`] | 1 | at-least-once, counted | as processed | none |
 //!
-//! *Exactly-once* counts effects: a record may be read or delivered again, and the end result is as if it had been once.
-//! *As processed* is the lowest latency; *as committed* waits for the epoch's commit, so that nothing is shown that a restart
-//! could take back.
+//! *Exactly-once* counts effects: a record may be read or delivered again, and the end result is as if it had been
+//! once. *As processed* is the lowest latency; *as committed* waits for the epoch's commit, so that nothing is shown
+//! that a restart could take back.
 //!
 //! [`testing`] has the contract of a level-2 sink as a test, for sinks of your own.
 

@@ -9,8 +9,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 
 /// Holds a reader to a schedule: record *n* is due *n* / rate after the first poll.
 ///
-/// What back pressure held up is caught up with, but never more than one second's worth, so that a stall is not followed by
-/// a burst without end.
+/// What back pressure held up is caught up with, but never more than one second's worth, so that a stall is not
+/// followed by a burst without end.
 #[derive(Debug)]
 pub(crate) struct Pace {
     per_second: f64,

@@ -1,8 +1,8 @@
 //! The contract of a level-2 sink as a test: for the sinks of this crate, and for yours.
 //!
-//! [`token_sink_conformance`] walks the crash table of exactly-once delivery: it kills the connector before, in and after
-//! every `apply`, opens it again and again, regroups epochs, lets an older instance wake up, and compares what the outside
-//! shows with what was delivered.
+//! [`token_sink_conformance`] walks the crash table of exactly-once delivery: it kills the connector before, in and
+//! after every `apply`, opens it again and again, regroups epochs, lets an older instance wake up, and compares what
+//! the outside shows with what was delivered.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +15,9 @@ pub trait Outside {
     /// Makes a new connector to the target, as after a restart.
     fn connect(&self) -> Box<dyn TokenSink>;
 
-    /// Makes a connector that stops at its `step`-th step, counted from 0 through `open` and `apply`: it unwinds, as if the
-    /// process died there, or returns an error, as if the operation failed there. Beyond its last step it must work. Nothing
-    /// if the connector has no such steps; then only whole calls are tested.
+    /// Makes a connector that stops at its `step`-th step, counted from 0 through `open` and `apply`: it unwinds, as
+    /// if the process died there, or returns an error, as if the operation failed there. Beyond its last step it must
+    /// work. Nothing if the connector has no such steps; then only whole calls are tested.
     fn connect_failing(&self, step: usize) -> Option<Box<dyn TokenSink>> {
         let _ = step;
         None

@@ -17,5 +17,6 @@ pub mod state;
 pub mod source;
 pub mod sink;
 pub mod task;
+pub mod job;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -7,19 +7,20 @@ use millstream_runtime::error::BoxError;
 use millstream_runtime::id::Epoch;
 use millstream_runtime::sink::{IntoSink, Sink, SinkSpec};
 
-/// Each subtask adds its count to the shared one after this many records, and at barriers: a shared counter per record would
-/// be what is measured.
+/// Each subtask adds its count to the shared one after this many records, and at barriers: a shared counter per
+/// record would be what is measured.
 const ADD_EVERY: u64 = 1024;
 
-/// Drops each record and counts it, **as processed**: at-least-once, so records that come again after a restart count again.
+/// Drops each record and counts it, **as processed**: at-least-once, so records that come again after a restart count
+/// again.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Blackhole {
     count: BlackholeCount,
 }
 
-/// How many records fell into a [`Blackhole`] in this process, over all subtasks and attempts. Up to date at each barrier;
-/// in between it lags by at most 1,023 records per subtask.
+/// How many records fell into a [`Blackhole`] in this process, over all subtasks and attempts. Up to date at each
+/// barrier; in between it lags by at most 1,023 records per subtask.
 #[derive(Clone, Debug, Default)]
 pub struct BlackholeCount(Arc<AtomicU64>);
 

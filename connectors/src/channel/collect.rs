@@ -15,12 +15,13 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::Msgpack;
 
-/// Collects records in memory, **as committed**: a record appears when its epoch is durable, exactly once as long as the
-/// process lives, over any number of restarts of the job. Order is that of the committed bytes: by epoch, then by subtask.
+/// Collects records in memory, **as committed**: a record appears when its epoch is durable, exactly once as long as
+/// the process lives, over any number of restarts of the job. Order is that of the committed bytes: by epoch, then by
+/// subtask.
 ///
-/// Records go through MessagePack on their way, as with every sink that delivers exactly once. The list has no bound. With
-/// the process list and token are gone: a pipeline that goes on from a durable store in a new process delivers only what it
-/// had not delivered before, and may refuse because the sink forgot its token.
+/// Records go through MessagePack on their way, as with every sink that delivers exactly once. The list has no bound.
+/// With the process list and token are gone: a pipeline that goes on from a durable store in a new process delivers
+/// only what it had not delivered before, and may refuse because the sink forgot its token.
 #[must_use]
 pub struct Collect<T> {
     end: Arc<End<T>>,
@@ -101,8 +102,8 @@ impl<T> Collected<T> {
         if delivered < wanted { Err(CollectedEnded { wanted, delivered }) } else { Ok(()) }
     }
 
-    /// Blocks until `wanted` records were ever delivered, the pipeline has ended, or `timeout` is over; returns whether there
-    /// were as many.
+    /// Blocks until `wanted` records were ever delivered, the pipeline has ended, or `timeout` is over; returns
+    /// whether there were as many.
     pub fn wait_for_timeout(&self, wanted: usize, timeout: Duration) -> bool {
         let open = |state: &mut State<T>| state.delivered < wanted && !state.ended;
         let waited = self.shared.changed.wait_timeout_while(self.shared.state(), timeout, open);

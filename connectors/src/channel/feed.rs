@@ -11,14 +11,14 @@ use millstream_runtime::time::Timestamp;
 use super::receipt::{NotDurable, Receipt, Settle, receipt};
 use super::source::{FeedSource, Intake};
 
-/// Makes a feed: `Feed` is kept, cloned and sent to, `FeedSource` is the pipeline's source. At most `capacity` records wait
-/// between the two (at least 1).
+/// Makes a feed: `Feed` is kept, cloned and sent to, `FeedSource` is the pipeline's source. At most `capacity`
+/// records wait between the two (at least 1).
 ///
 /// # Delivery
-/// The feed outlives the attempts of a job: what the source has not taken stays queued over a restart. What it had taken but
-/// no epoch had committed is lost with a failed attempt: **at-most-once for the open epoch**, never twice. Who needs to
-/// know uses [`Feed::send_durable`] and sends again what its [`Receipt`] reports as lost. The process's end loses what was
-/// not committed. Clean ends (drain, or all feeds dropped) lose nothing.
+/// The feed outlives the attempts of a job: what the source has not taken stays queued over a restart. What it had
+/// taken but no epoch had committed is lost with a failed attempt: **at-most-once for the open epoch**, never twice.
+/// Who needs to know uses [`Feed::send_durable`] and sends again what its [`Receipt`] reports as lost. The process's
+/// end loses what was not committed. Clean ends (drain, or all feeds dropped) lose nothing.
 pub fn feed<T: Send + 'static>(capacity: usize) -> (Feed<T>, FeedSource<T>) {
     let (sender, receiver) = queue(capacity);
     let gone = Arc::new(AtomicBool::new(false));
@@ -79,8 +79,8 @@ impl<T> Feed<T> {
     /// Sends a record without an event time; waits while the feed is full, without blocking the thread.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent the record or lost it, and nobody can tell which; it never sends twice. To
-    /// keep the record, use [`Feed::try_send`], which hands it back.
+    /// Dropped before it is ready, it has sent the record or lost it, and nobody can tell which; it never sends
+    /// twice. To keep the record, use [`Feed::try_send`], which hands it back.
     ///
     /// # Errors
     /// As [`Feed::send`].
@@ -115,8 +115,8 @@ impl<T> Feed<T> {
         self.try_send_record(Record::at(value, time))
     }
 
-    /// Sends a record without an event time and returns a [`Receipt`] that tells when it is durable: when the epoch it fell
-    /// into is committed, so after about one epoch interval. Blocks the thread while the feed is full.
+    /// Sends a record without an event time and returns a [`Receipt`] that tells when it is durable: when the epoch
+    /// it fell into is committed, so after about one epoch interval. Blocks the thread while the feed is full.
     ///
     /// # Errors
     /// As [`Feed::send`].
@@ -132,8 +132,8 @@ impl<T> Feed<T> {
         self.send_durable_record(Record::at(value, time))
     }
 
-    /// Sends a record without an event time and returns a [`Receipt`]; waits while the feed is full, without blocking the
-    /// thread. The receipt then is another thing to await: being sent is not being durable.
+    /// Sends a record without an event time and returns a [`Receipt`]; waits while the feed is full, without blocking
+    /// the thread. The receipt then is another thing to await: being sent is not being durable.
     ///
     /// # Cancel safety
     /// As [`Feed::send_async`].

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::sink::{IntoSink, Sink, SinkSpec};
 
-/// Calls a function with each record, **as processed**: at once, before its epoch is committed. Delivery is at-least-once:
-/// records of the epochs that were open when an attempt failed come again, and what was shown may never be committed.
+/// Calls a function with each record, **as processed**: at once, before its epoch is committed. Delivery is
+/// at-least-once: records of the epochs that were open when an attempt failed come again, and what was shown may
+/// never be committed.
 ///
-/// The function runs on the pipeline's worker, from several at once if the sink has several subtasks. It must not block: while
-/// it does, everything on that worker stands still. To hand records to code that may be slow, use
+/// The function runs on the pipeline's worker, from several at once if the sink has several subtasks. It must not
+/// block: while it does, everything on that worker stands still. To hand records to code that may be slow, use
 /// [`channel_sink`](super::channel_sink()), which delivers as committed, from a thread of its own.
 pub fn for_each<T, F>(call: F) -> ForEach<impl Fn(T) -> Result<(), BoxError> + Send + Sync + 'static>
 where

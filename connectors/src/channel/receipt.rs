@@ -11,20 +11,20 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotDurable {
-    /// The record is certainly not in: the pipeline ended without taking it, or the attempt that took it failed before the
-    /// commit of its epoch. Sending it again cannot count it twice.
+    /// The record is certainly not in: the pipeline ended without taking it, or the attempt that took it failed
+    /// before the commit of its epoch. Sending it again cannot count it twice.
     #[error("the record was lost before its epoch was committed; send it again")]
     Lost,
-    /// The pipeline ended, or was dropped, before it told whether the record's epoch was committed. Sending it again may
-    /// count it twice.
+    /// The pipeline ended, or was dropped, before it told whether the record's epoch was committed. Sending it again
+    /// may count it twice.
     #[error(
         "the pipeline ended before it told whether the record's epoch was committed; check its output before sending again"
     )]
     Unknown,
 }
 
-/// Becomes ready when the fate of one record is known: `Ok` once the epoch it belongs to is committed, so that it will count
-/// exactly once whatever fails from then on. To be awaited, or waited for with [`Receipt::wait`].
+/// Becomes ready when the fate of one record is known: `Ok` once the epoch it belongs to is committed, so that it
+/// will count exactly once whatever fails from then on. To be awaited, or waited for with [`Receipt::wait`].
 ///
 /// Never stays open for ever: when the pipeline ends, so does every receipt. Dropping it has no effect on the record.
 ///

@@ -16,13 +16,14 @@ use serde::de::DeserializeOwned;
 use super::collect::{decode_rows, replaced};
 use crate::codec::Msgpack;
 
-/// Makes a sink that hands records to a receiver, **as committed**: a record arrives when its epoch is durable, exactly once as
-/// long as the process lives, over any number of restarts of the job. At most `capacity` records wait (at least 1).
+/// Makes a sink that hands records to a receiver, **as committed**: a record arrives when its epoch is durable,
+/// exactly once as long as the process lives, over any number of restarts of the job. At most `capacity` records wait
+/// (at least 1).
 ///
-/// A slow receiver holds back the sink's own delivery thread, never a worker; when the outbox is full, the sources are held
-/// back too. So keep receiving until [`ChannelReceiver::recv`] returns nothing: a job that is drained waits until its last
-/// record has found room. Dropping the receiver fails the job. As with [`Collect`](super::Collect), records go through
-/// MessagePack, and a new process begins with an empty channel and no token.
+/// A slow receiver holds back the sink's own delivery thread, never a worker; when the outbox is full, the sources
+/// are held back too. So keep receiving until [`ChannelReceiver::recv`] returns nothing: a job that is drained waits
+/// until its last record has found room. Dropping the receiver fails the job. As with [`Collect`](super::Collect),
+/// records go through MessagePack, and a new process begins with an empty channel and no token.
 ///
 /// For records as processed, before their commit, there is [`for_each`](super::for_each()).
 pub fn channel_sink<T>(capacity: usize) -> (ChannelSink<T>, ChannelReceiver<T>) {
@@ -73,8 +74,8 @@ struct State<T> {
     values: VecDeque<T>,
     capacity: usize,
     next: Epoch,
-    /// Place after the last record that was handed in. A batch whose delivery broke off in the middle is delivered again
-    /// from here: its epochs and places are the same every time.
+    /// Place after the last record that was handed in. A batch whose delivery broke off in the middle is delivered
+    /// again from here: its epochs and places are the same every time.
     progress: (Epoch, u32),
     /// Counts the connectors; only the newest may deliver.
     connector: u64,
@@ -97,8 +98,8 @@ impl<T> ChannelReceiver<T> {
         self.shared.take(&mut state).ok()
     }
 
-    /// Takes the next record; waits while there is none, without blocking the thread. Nothing once the pipeline has ended
-    /// and all has been taken.
+    /// Takes the next record; waits while there is none, without blocking the thread. Nothing once the pipeline has
+    /// ended and all has been taken.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has taken nothing.
@@ -262,6 +263,9 @@ mod tests {
     use super::*;
     use crate::testing::{Outside, token_sink_conformance};
 
+    /// A bound for what comes at once, so that a fault does not hang the tests.
+    const SOON: Duration = Duration::from_secs(20);
+
     struct Target {
         connector: TokenSinkFactory,
         receiver: ChannelReceiver<String>,
@@ -321,11 +325,11 @@ mod tests {
         std::thread::scope(|scope| {
             let sink = open(&connector);
             let first = scope.spawn(|| apply(sink, &rows));
-            assert_eq!(receiver.recv().unwrap(), "a");
+            assert_eq!(receiver.recv_timeout(SOON).unwrap(), "a");
             let sink = open(&connector);
             assert_eq!(first.join().unwrap(), Err(SinkErrorKind::Fenced));
             let second = scope.spawn(|| apply(sink, &rows));
-            let rest: Vec<_> = (0..3).map(|_| receiver.recv().unwrap()).collect();
+            let rest: Vec<_> = (0..3).map(|_| receiver.recv_timeout(SOON).unwrap()).collect();
             assert_eq!(rest, ["b", "c", "d"]);
             assert_eq!(second.join().unwrap(), Ok(()));
         });
@@ -340,7 +344,7 @@ mod tests {
         let Target { connector, receiver, .. } = target(1);
         let sink = open(&connector);
         let waiting = std::thread::spawn(move || apply(sink, &rows(&["a", "b", "c"])));
-        assert_eq!(receiver.recv().unwrap(), "a");
+        assert_eq!(receiver.recv_timeout(SOON).unwrap(), "a");
         drop(receiver);
         assert_eq!(waiting.join().unwrap(), Err(SinkErrorKind::Fatal));
     }

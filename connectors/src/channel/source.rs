@@ -21,8 +21,8 @@ const WAIT: Duration = Duration::from_millis(50);
 /// they wait for.
 const WAIT_WITH_RECEIPTS: Duration = Duration::from_millis(1);
 
-/// The source of a feed, made by [`feed`](super::feed()). One split; its **position** counts the records it has handed out in
-/// the life of the pipeline. Not replayable: see [`feed`](super::feed()) for what a restart means.
+/// The source of a feed, made by [`feed`](super::feed()). One split; its **position** counts the records it has
+/// handed out in the life of the pipeline. Not replayable: see [`feed`](super::feed()) for what a restart means.
 pub struct FeedSource<T> {
     intake: Arc<Intake<T>>,
 }
@@ -35,8 +35,8 @@ pub struct FeedReplaced;
 /// What all readers of a feed share, over all attempts.
 pub(super) struct Intake<T> {
     gone: Arc<AtomicBool>,
-    // Held by a poll while it waits. Opening a reader waits for that, at most 50 ms, so that an older reader cannot take a
-    // record which the newer one has no number for.
+    // Held by a poll while it waits. Opening a reader waits for that, at most 50 ms, so that an older reader cannot
+    // take a record which the newer one has no number for.
     state: Mutex<State<T>>,
 }
 

@@ -8,9 +8,9 @@ use millstream_runtime::sink::Encoder;
 
 /// Writes a record as its `Display` text, one record to a line. The row itself has no line end; the sink adds it.
 ///
-/// A text with a line break in it (`\n` or `\r`) is refused rather than escaped: a reader of the lines could not tell an
-/// escape of ours from the user's own backslash, and a row that silently becomes two is a wrong result. Records with free
-/// text belong into [`Msgpack`](super::Msgpack), or are escaped by their own `Display`.
+/// A text with a line break in it (`\n` or `\r`) is refused rather than escaped: a reader of the lines could not tell
+/// an escape of ours from the user's own backslash, and a row that silently becomes two is a wrong result. Records
+/// with free text belong into [`Msgpack`](super::Msgpack), or are escaped by their own `Display`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TextLine;
 

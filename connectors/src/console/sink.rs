@@ -8,11 +8,11 @@ use millstream_runtime::error::BoxError;
 use millstream_runtime::id::Epoch;
 use millstream_runtime::sink::{IntoSink, Sink, SinkSpec};
 
-/// Prints each record as one line to standard output, **as processed**: before its epoch is committed. Delivery is at-least-once:
-/// lines of the epochs that were open when an attempt failed come again.
+/// Prints each record as one line to standard output, **as processed**: before its epoch is committed. Delivery is
+/// at-least-once: lines of the epochs that were open when an attempt failed come again.
 ///
-/// Lines are written whole; those of several subtasks mix line by line. A terminal that stands still, or a pipe that nobody reads, holds up the
-/// worker: this is no sink for production.
+/// Lines are written whole; those of several subtasks mix line by line. A terminal that stands still, or a pipe that
+/// nobody reads, holds up the worker: this is no sink for production.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Console<F> {

@@ -11,7 +11,8 @@ use super::log::{Entry, LogError, read_log};
 use super::names::{log_shard, metadata_dir};
 use crate::codec::split_values;
 
-/// One committed file of a [`FileSink`](super::FileSink) or [`RecordFile`](super::RecordFile). It will not change any more.
+/// One committed file of a [`FileSink`](super::FileSink) or [`RecordFile`](super::RecordFile). It will not change any
+/// more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommittedFile {
@@ -30,13 +31,14 @@ pub struct CommittedFile {
     crc32: u32,
 }
 
-/// Lists what the sink below `dir` has committed: shard by shard, each in the order of its epochs. A sink that never opened
-/// has committed nothing.
+/// Lists what the sink below `dir` has committed: shard by shard, each in the order of its epochs. A sink that never
+/// opened has committed nothing.
 ///
 /// Looks only at the log. May be called while the sink works; it then sees what is committed at that moment.
 ///
 /// # Errors
-/// [`LogError`] when the directory is not there, or the log is damaged, or a committed file is missing or has another length.
+/// [`LogError`] when the directory is not there, or the log is damaged, or a committed file is missing or has another
+/// length.
 pub fn read_committed(dir: impl AsRef<Path>) -> Result<Vec<CommittedFile>, LogError> {
     let dir = dir.as_ref();
     let io = |path: &Path| {

@@ -6,8 +6,9 @@
 //!                                                                                             ^ the commit
 //! ```
 //!
-//! Names are taken with hard links, which fail where a name exists, and never with a rename, which would replace: an older
-//! instance that wakes up in the middle of its `apply` can neither overwrite a committed file nor take a log number.
+//! Names are taken with hard links, which fail where a name exists, and never with a rename, which would replace: an
+//! older instance that wakes up in the middle of its `apply` can neither overwrite a committed file nor take a log
+//! number.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -19,8 +20,9 @@ use std::sync::Arc;
 use millstream_runtime::id::Epoch;
 use millstream_runtime::sink::{EpochBatch, Roll, SinkContext, SinkError, SinkErrorKind, Token, TokenSink};
 
+use super::durable::{Failure, create_dirs, kind_of, not, sync_dir};
 use super::log::{Entry, FileEntry, LogError, read_entry, read_log};
-use super::names::{Names, metadata_dir, temporary};
+use super::names::{Names, temporary};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -57,8 +59,8 @@ pub(super) struct FileConnector {
     opened: Option<Opened>,
 }
 
-/// What is known once the sink is open. Dropped as soon as the outcome of an `apply` is not known: the connector is of no
-/// more use then.
+/// What is known once the sink is open. Dropped as soon as the outcome of an `apply` is not known: the connector is
+/// of no more use then.
 struct Opened {
     names: Names,
     context: SinkContext,
@@ -71,16 +73,6 @@ struct Opened {
     linked: Option<FileEntry>,
     row_end: &'static [u8],
     hook: Option<Hook>,
-}
-
-/// An operation that failed, and what that says about the commit.
-enum Failure {
-    /// It did not happen.
-    Not { action: &'static str, path: PathBuf, source: io::Error },
-    /// The name was taken.
-    Taken { path: PathBuf },
-    /// It may have happened.
-    Maybe { path: PathBuf, source: io::Error },
 }
 
 impl FileConnector {
@@ -234,7 +226,8 @@ impl Opened {
         let name = self.names.part(batch.first(), batch.last());
         let path = self.names.dir().join(&name);
         let hidden = self.names.dir().join(temporary(&name, self.context.attempt, &self.instance));
-        // The last try may have come as far as the link. The bytes are a function of the batch, so the file is this one.
+        // The last try may have come as far as the link. The bytes are a function of the batch, so the file is this
+        // one.
         let file = match self.linked.clone().filter(|file| file.name == name) {
             Some(file) => file,
             None => {
@@ -295,7 +288,8 @@ impl Opened {
         let linked = self.write_entry(&hidden, &entry).and_then(|()| {
             std::fs::hard_link(&hidden, &path).map_err(|source| match source.kind() {
                 io::ErrorKind::AlreadyExists => Failure::Taken { path: path.clone() },
-                // Refused before anything was done; every other error might have come after it, as on a network file system.
+                // Refused before anything was done; every other error might have come after it, as on a network file
+                // system.
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::NotFound => {
                     not("link", &path)(source)
                 }
@@ -349,8 +343,8 @@ impl Opened {
         SinkError::new(kind, format!("sink {} cannot open {}", self.context.sink, self.names.dir().display()), error)
     }
 
-    /// Decides what a failed delivery means. Whatever it was, if our number in the log has another's name, we were shut out:
-    /// that instance also removes our files, so the failure is most likely its doing.
+    /// Decides what a failed delivery means. Whatever it was, if our number in the log has another's name, we were
+    /// shut out: that instance also removes our files, so the failure is most likely its doing.
     fn apply_error(&self, failure: Failure, what: &str) -> SinkError {
         match read_entry(&self.names.log_dir(), self.number) {
             Ok(Some(entry)) if entry.instance != self.instance => SinkError::plain(
@@ -386,48 +380,6 @@ impl Opened {
             ),
         }
     }
-}
-
-impl Failure {
-    fn into_maybe(self) -> Self {
-        match self {
-            Self::Not { path, source, .. } => Self::Maybe { path, source },
-            other => other,
-        }
-    }
-}
-
-/// Full disks are waited out; anything else does not mend itself by another try.
-fn kind_of(error: &io::Error) -> SinkErrorKind {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SinkErrorKind::Retry,
-        _ => SinkErrorKind::Fatal,
-    }
-}
-
-fn not(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
-    move |source| Failure::Not { action, path: path.to_owned(), source }
-}
-
-/// Creates the directories and makes them durable. Repeats the syncs each time: an earlier life may have died before them.
-fn create_dirs(dir: &Path, log_dir: &Path) -> Result<(), Failure> {
-    let missing: Vec<&Path> =
-        dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-    std::fs::create_dir_all(log_dir).map_err(not("create", log_dir))?;
-    for created in missing {
-        match created.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent)?,
-            _ => sync_dir(Path::new("."))?,
-        }
-    }
-    sync_dir(dir)?;
-    sync_dir(&metadata_dir(dir))?;
-    sync_dir(log_dir)
-}
-
-/// Makes a directory's names durable.
-fn sync_dir(dir: &Path) -> Result<(), Failure> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(not("sync", dir))
 }
 
 /// Returns a name for this opening that no other has: attempt numbers alone repeat between two stores.

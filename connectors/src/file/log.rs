@@ -40,8 +40,9 @@ pub(super) struct FileEntry {
     pub(super) last: Epoch,
 }
 
-/// A sink's log cannot be read as one, or a file is not what the log says it is. Nothing was changed. Somebody else changed
-/// the directory, or the disk lost something that it had confirmed: restore it, or let the pipeline write elsewhere.
+/// A sink's log cannot be read as one, or a file is not what the log says it is. Nothing was changed. Somebody else
+/// changed the directory, or the disk lost something that it had confirmed: restore it, or let the pipeline write
+/// elsewhere.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -130,8 +131,8 @@ pub(super) fn read_entry(log_dir: &Path, number: u64) -> Result<Option<Entry>, L
     }
 }
 
-/// Reads a shard's whole log and checks that it is one: entries from 0 without a gap, epochs that only rise, one pipeline and
-/// sink. A log that does not exist yet is empty.
+/// Reads a shard's whole log and checks that it is one: entries from 0 without a gap, epochs that only rise, one
+/// pipeline and sink. A log that does not exist yet is empty.
 pub(super) fn read_log(log_dir: &Path, shard: ShardId) -> Result<Vec<Entry>, LogError> {
     let io = |source| LogError::Io { path: log_dir.to_owned(), source };
     let mut count = 0;

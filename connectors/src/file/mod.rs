@@ -8,18 +8,21 @@
 //! _metadata/0000/000000000001                 log of shard 0: the file above is committed
 //! ```
 //!
-//! **The log alone says what counts.** Each entry is one line of JSON, written whole or not at all and never changed; a part
-//! file that no entry names is a leftover and will be removed. Readers that list part files by themselves may see
-//! such leftovers; [`read_committed`] does not.
+//! **The log alone says what counts.** Each entry is one line of JSON, written whole or not at all and never changed;
+//! a part file that no entry names is a leftover and will be removed. Readers that list part files by themselves may
+//! see such leftovers; [`read_committed`] does not.
 //!
-//! Each opening of the sink appends an entry too. That shuts out whoever opened before: entries are created under the next
-//! number and never replaced, so an older instance finds its number taken, by a name that is not its own, and stops.
+//! Each opening of the sink appends an entry too. That shuts out whoever opened before: entries are created under the
+//! next number and never replaced, so an older instance finds its number taken, by a name that is not its own, and
+//! stops.
 
 mod committed;
 mod connector;
+mod durable;
 mod error;
 mod log;
 mod names;
+mod reader;
 mod sink;
 mod source;
 mod tree;

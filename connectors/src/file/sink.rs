@@ -13,8 +13,9 @@ use crate::codec::{Msgpack, TextLine};
 
 macro_rules! roll_options {
     () => {
-        /// Writes a file when the oldest waiting epoch was committed this long ago. Rows become visible to readers of the log
-        /// then, so this bounds the visible latency; zero means one file per delivery, as small as epochs are. Default 10 s.
+        /// Writes a file when the oldest waiting epoch was committed this long ago. Rows become visible to readers of
+        /// the log then, so this bounds the visible latency; zero means one file per delivery, as small as epochs
+        /// are. Default 10 s.
         pub fn roll_interval(mut self, interval: Duration) -> Self {
             self.layout.roll.interval = interval;
             self
@@ -28,13 +29,13 @@ macro_rules! roll_options {
     };
 }
 
-/// Writes records as text lines, their `Display` form, into files below a directory. Delivery is **exactly-once** for readers
-/// of its log: [`read_committed`](super::read_committed).
+/// Writes records as text lines, their `Display` form, into files below a directory. Delivery is **exactly-once** for
+/// readers of its log: [`read_committed`](super::read_committed).
 ///
-/// Rows wait in the pipeline's outbox until their epoch is committed and a file is worth writing; the layout is in the
-/// [module's docs](super). After a restart the log tells what is in already; half-written files are removed, and nothing
-/// but files with names of its own is ever touched. One sink of one pipeline per directory; several shards may share it.
-/// The file system must have hard links and honest `fsync`.
+/// Rows wait in the pipeline's outbox until their epoch is committed and a file is worth writing; the layout is in
+/// the [module's docs](super). After a restart the log tells what is in already; half-written files are removed, and
+/// nothing but files with names of its own is ever touched. One sink of one pipeline per directory; several shards
+/// may share it. The file system must have hard links and honest `fsync`.
 ///
 /// A record whose text has a line break fails the attempt: [`TextLine`].
 #[derive(Clone, Debug)]

@@ -1,39 +1,33 @@
 //! Lines of text files, from where the last epoch left off.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::record::Record;
-use millstream_runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
+use millstream_runtime::source::{Position, Reader, Source, SplitId};
 use millstream_runtime::time::{SharedClock, SystemClock};
 
 use super::error::{LinesError, io_error};
+use super::reader::{LinesReader, Settings};
 use super::tree;
-use crate::codec::escaped;
 use crate::pace::{Pace, check_rate};
-
-/// A batch is closed at this many bytes of text, so that long lines do not pile up in memory.
-const MOST_BATCH_BYTES: usize = 1 << 20;
 
 /// Reads the lines of one file, or of every file below a directory, each line as a `String`.
 ///
-/// A **split** is one file: its name, or its path below the directory with `/` between the parts. Splits are sorted by name;
-/// lines come in the order of their file; between files there is no order. Names that begin with `.` or `_` are left out, as
-/// Spark does (they are temporary files and logs, our own among them), and directories that are symbolic links are not
-/// entered. A file that is named itself is read whatever its name.
+/// A **split** is one file: its name, or its path below the directory with `/` between the parts. Splits are sorted
+/// by name; lines come in the order of their file; between files there is no order. Names that begin with `.` or `_`
+/// are left out, as Spark does (they are temporary files and logs, our own among them), and directories that are
+/// symbolic links are not entered. A file that is named itself is read whatever its name.
 ///
-/// A **line** ends at `\n` or `\r\n`, which are not part of it; the last line needs no end. Everything else stays as it is: a
-/// byte-order mark, a lone `\r`, NUL. Files are UTF-8.
+/// A **line** ends at `\n` or `\r\n`, which are not part of it; the last line needs no end. Everything else stays as
+/// it is: a byte-order mark, a lone `\r`, NUL. Files are UTF-8.
 ///
-/// The **position** is the byte offset after the line, so the source is replayable: with a checkpoint each line counts
-/// exactly once, also after a restart. Files must not change while a pipeline reads them; what was appended behind a line
-/// end is read in the next attempt, other changes are found where they can be (the file is gone, is shorter, or has no line
-/// end in front of the saved position) and named. The source ends when all files have been read; it does not wait for
-/// more.
+/// The **position** is the byte offset after the line, so the source is replayable: with a checkpoint each line
+/// counts exactly once, also after a restart. Files must not change while a pipeline reads them; what was appended
+/// behind a line end is read in the next attempt, other changes are found where they can be (the file is gone, is
+/// shorter, or has no line end in front of the saved position) and named. The source ends when all files have been
+/// read; it does not wait for more.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Lines {
@@ -65,13 +59,10 @@ impl SkippedLines {
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-}
 
-#[derive(Clone, Debug)]
-struct Settings {
-    invalid: InvalidText,
-    most_bytes: usize,
-    skipped: SkippedLines,
+    pub(super) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Lines {
@@ -90,8 +81,8 @@ impl Lines {
         }
     }
 
-    /// Reads only files below the directory whose names end in a dot and one of these, such as `["rs", "md"]`. A file that
-    /// is named itself is read in any case. Default: all files.
+    /// Reads only files below the directory whose names end in a dot and one of these, such as `["rs", "md"]`. A file
+    /// that is named itself is read in any case. Default: all files.
     pub fn suffixes(mut self, suffixes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.suffixes = Some(suffixes.into_iter().map(|suffix| format!(".{}", suffix.into())).collect());
         self
@@ -110,8 +101,8 @@ impl Lines {
         self
     }
 
-    /// Lets each reader hand out at most this many lines per second. For demos and load shaping, not a limit to rely on: up
-    /// to a second's worth is made up for at once after back pressure. Default: no limit.
+    /// Lets each reader hand out at most this many lines per second. For demos and load shaping, not a limit to rely
+    /// on: up to a second's worth is made up for at once after back pressure. Default: no limit.
     pub fn pace(mut self, lines_per_second: f64) -> Self {
         self.per_second = Some(lines_per_second);
         self
@@ -160,131 +151,18 @@ impl Source for Lines {
                 .as_u64()
                 .ok_or_else(|| LinesError::ForeignPosition { path: path.clone(), position: position.to_string() })?,
         };
-        check_place(&path, from)?;
-        Ok(Box::new(LinesReader {
-            path,
-            offset: from,
-            file: None,
-            settings: self.settings.clone(),
-            pace: self.per_second.map(|rate| Pace::new(rate, Arc::clone(&self.clock))),
-        }))
-    }
-}
-
-/// Refuses an offset that is no line's beginning or end: the file is not the one that the position was saved for.
-fn check_place(path: &Path, offset: u64) -> Result<(), LinesError> {
-    let mut file = File::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => LinesError::Gone { path: path.to_owned(), offset },
-        _ => io_error("open", path)(source),
-    })?;
-    let length = file.metadata().map_err(io_error("read", path))?.len();
-    if offset > length {
-        return Err(LinesError::Shorter { path: path.to_owned(), offset, length });
-    }
-    if offset == 0 || offset == length {
-        return Ok(());
-    }
-    let mut before = [0];
-    file.seek(SeekFrom::Start(offset - 1)).map_err(io_error("read", path))?;
-    file.read_exact(&mut before).map_err(io_error("read", path))?;
-    if before == *b"\n" { Ok(()) } else { Err(LinesError::Changed { path: path.to_owned(), offset }) }
-}
-
-#[derive(Debug)]
-struct LinesReader {
-    path: PathBuf,
-    offset: u64,
-    // Opened by the first poll and closed at the end, so that thousands of splits need not be open all the time.
-    file: Option<BufReader<File>>,
-    settings: Settings,
-    pace: Option<Pace>,
-}
-
-impl Reader<String> for LinesReader {
-    fn poll(&mut self, batch: &mut Batch<String>, limit: usize) -> Result<Polled, BoxError> {
-        let limit = self.pace.as_mut().map_or(limit, |pace| pace.wait(limit));
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => self.open()?,
-        };
-        let (mut bytes, mut count) = (0, 0);
-        let mut polled = if limit == 0 { Polled::Idle } else { Polled::More };
-        while count < limit && bytes < MOST_BATCH_BYTES {
-            let Some((length, text)) = self.line(&mut file)? else {
-                polled = Polled::End;
-                break;
-            };
-            self.offset += length;
-            bytes += usize::try_from(length).unwrap_or(usize::MAX);
-            count += 1;
-            batch.records.extend(text.map(Record::new));
-        }
-        batch.end = Position::from_u64(self.offset);
-        if let Some(pace) = &mut self.pace {
-            pace.issued(count);
-        }
-        if polled != Polled::End {
-            self.file = Some(file);
-        }
-        Ok(polled)
-    }
-}
-
-impl LinesReader {
-    fn open(&self) -> Result<BufReader<File>, LinesError> {
-        let mut file = File::open(&self.path).map_err(io_error("open", &self.path))?;
-        file.seek(SeekFrom::Start(self.offset)).map_err(io_error("read", &self.path))?;
-        Ok(BufReader::with_capacity(64 << 10, file))
-    }
-
-    /// Reads one line: how many bytes it takes up in the file, and its text unless it is skipped. Nothing at the end.
-    fn line(&self, file: &mut BufReader<File>) -> Result<Option<(u64, Option<String>)>, LinesError> {
-        let most = self.settings.most_bytes;
-        let mut line = Vec::new();
-        // Two more bytes for the line's end: what is still without one then is too long, and was never read as a whole.
-        let length = file
-            .by_ref()
-            .take((most as u64).saturating_add(2))
-            .read_until(b'\n', &mut line)
-            .map_err(io_error("read", &self.path))?;
-        if length == 0 {
-            return Ok(None);
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-        }
-        if line.len() > most {
-            return Err(LinesError::TooLong {
-                path: self.path.clone(),
-                offset: self.offset,
-                most,
-                start: escaped(&line),
-            });
-        }
-        let length = length as u64;
-        match String::from_utf8(line) {
-            Ok(text) => Ok(Some((length, Some(text)))),
-            Err(_) if self.settings.invalid == InvalidText::Skip => {
-                self.settings.skipped.0.fetch_add(1, Ordering::Relaxed);
-                Ok(Some((length, None)))
-            }
-            Err(error) => Err(LinesError::NotText {
-                path: self.path.clone(),
-                offset: self.offset,
-                length: error.as_bytes().len(),
-                start: escaped(error.as_bytes()),
-            }),
-        }
+        let pace = self.per_second.map(|rate| Pace::new(rate, Arc::clone(&self.clock)));
+        Ok(Box::new(LinesReader::new(path, from, self.settings.clone(), pace)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::time::Duration;
 
+    use millstream_runtime::record::Record;
+    use millstream_runtime::source::{Batch, Polled};
     use tempfile::TempDir;
 
     use super::*;

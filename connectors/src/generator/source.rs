@@ -12,10 +12,10 @@ use crate::pace::{Pace, check_rate};
 
 /// Hands out what a function makes of the numbers 0, 1, 2 …, for ever or up to a count.
 ///
-/// With *n* splits, split *i* has the numbers *i*, *i + n*, *i + 2n* …, in rising order. The **position** is the split's next
-/// number. If the function gives the same record for the same number, the source is replayable and each number counts
-/// exactly once, also after a restart. The number of splits is part of their names (`0/4`): changing it in the life
-/// of a pipeline is refused as lost splits.
+/// With *n* splits, split *i* has the numbers *i*, *i + n*, *i + 2n* …, in rising order. The **position** is the
+/// split's next number. If the function gives the same record for the same number, the source is replayable and each
+/// number counts exactly once, also after a restart. The number of splits is part of their names (`0/4`): changing it
+/// in the life of a pipeline is refused as lost splits.
 #[must_use]
 pub struct Generator<F> {
     make: Arc<F>,
@@ -51,8 +51,8 @@ pub enum GeneratorError {
 }
 
 impl<F> Generator<F> {
-    /// Makes the records `make(0)` to `make(count - 1)`, or goes on for ever without a count. `make` is called on the readers'
-    /// threads and should depend on nothing but its number.
+    /// Makes the records `make(0)` to `make(count - 1)`, or goes on for ever without a count. `make` is called on the
+    /// readers' threads and should depend on nothing but its number.
     pub fn new(count: Option<u64>, make: F) -> Self {
         Self { make: Arc::new(make), count, splits: 1, per_second: None, clock: Arc::new(SystemClock::new()) }
     }
@@ -63,8 +63,8 @@ impl<F> Generator<F> {
         self
     }
 
-    /// Hands out at most this many records per second, over all splits together. Up to a second's worth is made up for at
-    /// once after back pressure. Default: no limit.
+    /// Hands out at most this many records per second, over all splits together. Up to a second's worth is made up
+    /// for at once after back pressure. Default: no limit.
     pub fn rate(mut self, per_second: f64) -> Self {
         self.per_second = Some(per_second);
         self

@@ -2,6 +2,7 @@
 
 mod aligner;
 mod barrier;
+mod coordinator;
 pub(crate) mod frame;
 mod manifest;
 mod names;
@@ -9,6 +10,7 @@ mod part;
 
 pub use self::aligner::{Aligner, Misaligned};
 pub use self::barrier::Barrier;
+pub use self::coordinator::{EpochCoordinator, Reported};
 pub use self::frame::{FORMAT, FrameError};
 pub use self::manifest::{Chunks, FoldedState, Manifest, OutboxRef, PositionRows};
 pub use self::names::{NameError, NameTable, OperatorDecl, OperatorEntry, OperatorKind, StateEntry};

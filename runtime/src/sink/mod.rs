@@ -4,11 +4,12 @@
 //! which is part of the epoch's one atomic batch, and leave after the commit together with a token that lets the sink
 //! recognise what it already has; delivery exactly-once.
 
-
+mod delivery;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::delivery::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 pub use crate::rows::{Row, Rows, RowsBuilder};
 use crate::error::BoxError;
 use crate::id::{Attempt, Epoch, ShardId};

@@ -173,7 +173,8 @@ fn a_full_disk_is_a_retry_until_the_entry_is_linked_and_leaves_no_temporary_file
 
 #[test]
 fn a_newer_instance_shuts_out_an_older_one_in_the_middle_of_its_apply() {
-    // The newer one opens and commits other rows of the same epoch while the older one stands at each step of its apply.
+    // The newer one opens and commits other rows of the same epoch while the older one stands at each step of its
+    // apply.
     for step in 5..14 {
         let dir = tempfile::tempdir().unwrap();
         let layout = layout(dir.path(), b"\n");
@@ -237,7 +238,13 @@ fn removes_its_own_leftovers_and_touches_nothing_else() {
         std::fs::write(layout.dir.join(name), "x").unwrap();
     }
     std::fs::create_dir(layout.dir.join("part-0000-000000000007-000000000007.txt")).unwrap();
+    let log_dir = layout.dir.join("_metadata/0000");
+    for name in [".000000000002.1-ab.tmp", "README"] {
+        std::fs::write(log_dir.join(name), "x").unwrap();
+    }
     open(&layout);
+    let left = names(&log_dir);
+    assert!(left.contains("README") && !left.contains(".000000000002.1-ab.tmp"), "{left:?}");
     let left = names(&layout.dir);
     assert!(own.iter().all(|name| !left.contains(*name)), "{left:?}");
     assert!(foreign.iter().all(|name| left.contains(*name)), "{left:?}");

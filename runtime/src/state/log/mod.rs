@@ -97,7 +97,7 @@ pub struct CommitLog {
 }
 
 impl CommitLog {
-    /// Opens a store: makes it if it is empty and may be made, else verifies it.
+    /// Opens a store: makes it if it is empty and may be made, else verifies it. What it finds is durable by then.
     ///
     /// # Errors
     /// [`RecoveryError`], by name, for everything that does not fit or is damaged. It never starts afresh over
@@ -117,6 +117,8 @@ impl CommitLog {
             None => genesis(store.as_mut(), &identity, &faults)?,
         };
         check_identity(&identity, &loaded.manifest)?;
+        // A process that was killed between write and sync left a commit that can be read and is not durable yet.
+        store.write(WriteBatch::default(), Durability::Synced)?;
         // A store of which nothing but the genesis was written is as good as new: its maker died early.
         if start_from == StartFrom::Create && loaded.manifest.epoch > Epoch::GENESIS {
             let (pipeline, shard) = (identity.pipeline, identity.shard);

@@ -12,8 +12,8 @@ use crate::canary::{self, Canary};
 use crate::checkpoint::{Delivered, Delta, EpochBundle, OperatorKind, OutboxPart, Part};
 use crate::fault::{Faults, NoFaults};
 use crate::id::{SubtaskId, TaskId};
-use crate::rows::RowsBuilder;
 use crate::position::{Position, SplitId};
+use crate::rows::RowsBuilder;
 use crate::state::entry;
 use crate::state::store::{Memory, StateBackend, StoreErrorKind};
 use crate::testing::sim_store::{FailedWrite, SimDisk, WriteFaults};
@@ -586,6 +586,24 @@ fn a_start_that_does_not_fit_the_store_is_refused() {
         let error = start(stranger, StartFrom::ResumeOrCreate).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn what_an_open_found_or_made_is_durable() {
+    let disk = SimDisk::new();
+    open(&disk, Arc::new(NoFaults)).unwrap();
+    disk.crash_with(|| false);
+    let start = |start_from| {
+        let store = disk.open("p", SHARD, false).unwrap();
+        CommitLog::open(store, identity(), start_from, limits(), Arc::new(NoFaults))
+    };
+    let mut log = start(StartFrom::Resume).expect("the genesis survived");
+    log.register(&decls()).unwrap();
+    disk.fail_writes(WriteFaults { kind: StoreErrorKind::Io, after: 0, times: 1, outcome: FailedWrite::Written });
+    assert!(!log.commit(vec![bundle(Attempt::new(1), 1)], &[]).unwrap_err().is_retryable());
+    assert_eq!(start(StartFrom::Resume).unwrap().epoch(), Epoch::new(1), "it can be read, although it failed");
+    disk.crash_with(|| false);
+    assert_eq!(start(StartFrom::Resume).unwrap().epoch(), Epoch::new(1));
 }
 
 #[test]

@@ -116,3 +116,37 @@ fn a_copy_is_not_touched_by_later_writes() {
     let found = copy.multi_get(Space::Meta, &[b"a".to_vec(), b"b".to_vec()]).unwrap();
     assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
 }
+
+#[test]
+fn a_flipped_bit_in_the_middle_of_the_wal_is_refused_and_a_torn_tail_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path());
+    let mut store = backend.open("p", SHARD, true).unwrap();
+    for key in 0..20u8 {
+        store.write(put(&[key]), Durability::Synced).unwrap();
+    }
+    let directory = root.path().join("p/0");
+    let wal = files(&directory, "0", ".log").pop().unwrap();
+    let whole = fs::read(&wal).unwrap();
+    // A copy per case, taken while the store is open: as after a SIGKILL.
+    let copy = |case: &str, bytes: &[u8]| {
+        let to = root.path().join(case).join("0");
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() && entry.file_name() != "LOCK.millstream" {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+        fs::write(to.join(wal.file_name().unwrap()), bytes).unwrap();
+        backend.open(case, SHARD, false)
+    };
+    for at in (40..whole.len() - 1_200).step_by(991) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x20;
+        let error = copy(&format!("flip-{at}"), &flipped).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt, "byte {at}: {}", error.source);
+    }
+    let torn = copy("torn", &whole[..whole.len() - 10]).unwrap();
+    let found = torn.multi_get(Space::Meta, &(0..20u8).map(|key| vec![key]).collect::<Vec<_>>()).unwrap();
+    assert_eq!(found.iter().filter(|value| value.is_some()).count(), 19);
+}

@@ -1,0 +1,142 @@
+//! Reads one file line by line.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use millstream_runtime::error::BoxError;
+use millstream_runtime::record::Record;
+use millstream_runtime::source::{Batch, Polled, Position, Reader};
+
+use super::error::{LinesError, io_error};
+use super::source::{InvalidText, SkippedLines};
+use crate::codec::escaped;
+use crate::pace::Pace;
+
+/// A batch is closed at this many bytes of text, so that long lines do not pile up in memory.
+const MOST_BATCH_BYTES: usize = 1 << 20;
+
+/// How lines are read.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) invalid: InvalidText,
+    pub(super) most_bytes: usize,
+    pub(super) skipped: SkippedLines,
+}
+
+/// Reads the lines of one file.
+#[derive(Debug)]
+pub(super) struct LinesReader {
+    path: PathBuf,
+    offset: u64,
+    // Opened by the first poll and closed at the end, so that thousands of splits need not be open all the time.
+    file: Option<BufReader<File>>,
+    settings: Settings,
+    pace: Option<Pace>,
+}
+
+impl Reader<String> for LinesReader {
+    fn poll(&mut self, batch: &mut Batch<String>, limit: usize) -> Result<Polled, BoxError> {
+        let limit = self.pace.as_mut().map_or(limit, |pace| pace.wait(limit));
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.open()?,
+        };
+        let (mut bytes, mut count) = (0, 0);
+        let mut polled = if limit == 0 { Polled::Idle } else { Polled::More };
+        while count < limit && bytes < MOST_BATCH_BYTES {
+            let Some((length, text)) = self.line(&mut file)? else {
+                polled = Polled::End;
+                break;
+            };
+            self.offset += length;
+            bytes += usize::try_from(length).unwrap_or(usize::MAX);
+            count += 1;
+            batch.records.extend(text.map(Record::new));
+        }
+        batch.end = Position::from_u64(self.offset);
+        if let Some(pace) = &mut self.pace {
+            pace.issued(count);
+        }
+        if polled != Polled::End {
+            self.file = Some(file);
+        }
+        Ok(polled)
+    }
+}
+
+impl LinesReader {
+    /// Makes a reader that begins at `offset`, which must be the file's beginning or end or that of a line.
+    pub(super) fn new(path: PathBuf, offset: u64, settings: Settings, pace: Option<Pace>) -> Result<Self, LinesError> {
+        check_place(&path, offset)?;
+        Ok(Self { path, offset, file: None, settings, pace })
+    }
+
+    fn open(&self) -> Result<BufReader<File>, LinesError> {
+        let mut file = File::open(&self.path).map_err(io_error("open", &self.path))?;
+        file.seek(SeekFrom::Start(self.offset)).map_err(io_error("read", &self.path))?;
+        Ok(BufReader::with_capacity(64 << 10, file))
+    }
+
+    /// Reads one line: how many bytes it takes up in the file, and its text unless it is skipped. Nothing at the end.
+    fn line(&self, file: &mut BufReader<File>) -> Result<Option<(u64, Option<String>)>, LinesError> {
+        let most = self.settings.most_bytes;
+        let mut line = Vec::new();
+        // Two more bytes for the line's end: what is still without one then is too long, and was never read as a whole.
+        let length = file
+            .by_ref()
+            .take((most as u64).saturating_add(2))
+            .read_until(b'\n', &mut line)
+            .map_err(io_error("read", &self.path))?;
+        if length == 0 {
+            return Ok(None);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+        }
+        if line.len() > most {
+            return Err(LinesError::TooLong {
+                path: self.path.clone(),
+                offset: self.offset,
+                most,
+                start: escaped(&line),
+            });
+        }
+        let length = length as u64;
+        match String::from_utf8(line) {
+            Ok(text) => Ok(Some((length, Some(text)))),
+            Err(_) if self.settings.invalid == InvalidText::Skip => {
+                self.settings.skipped.add_one();
+                Ok(Some((length, None)))
+            }
+            Err(error) => Err(LinesError::NotText {
+                path: self.path.clone(),
+                offset: self.offset,
+                length: error.as_bytes().len(),
+                start: escaped(error.as_bytes()),
+            }),
+        }
+    }
+}
+
+/// Refuses an offset that is no line's beginning or end: the file is not the one that the position was saved for.
+fn check_place(path: &Path, offset: u64) -> Result<(), LinesError> {
+    let mut file = File::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => LinesError::Gone { path: path.to_owned(), offset },
+        _ => io_error("open", path)(source),
+    })?;
+    let length = file.metadata().map_err(io_error("read", path))?.len();
+    if offset > length {
+        return Err(LinesError::Shorter { path: path.to_owned(), offset, length });
+    }
+    if offset == 0 || offset == length {
+        return Ok(());
+    }
+    let mut before = [0];
+    file.seek(SeekFrom::Start(offset - 1)).map_err(io_error("read", path))?;
+    file.read_exact(&mut before).map_err(io_error("read", path))?;
+    if before == *b"\n" { Ok(()) } else { Err(LinesError::Changed { path: path.to_owned(), offset }) }
+}

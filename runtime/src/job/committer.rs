@@ -1,0 +1,385 @@
+//! The one writer of a job's store: takes orders in the order in which they were given.
+//!
+//! ```text
+//!   Begin --> raise the attempt, read the manifest, restore
+//!   Commit --> write --ok--> fold if full
+//!                 \--disk full--> Waiting --(fresh handle)--> write again --> ...
+//!   Fence --> the write in flight has returned with a known result; a wait ends with one last try
+//! ```
+//! It blocks on the disk, so its host gives it a thread of its own; the simulator steps it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::canary::{Canary, planted};
+use crate::checkpoint::{Delivered, EpochBundle, OperatorDecl};
+use crate::fault::{CrashPoint, Crashed, SharedFaults};
+use crate::id::{Attempt, Epoch, OperatorId};
+use crate::state::log::{
+    CommitError, CommitLog, Committed, Identity, LogLimits, RecoveryError, Reopened, Restored, StartFrom,
+};
+use crate::state::store::{Store, StoreError};
+use crate::time::Timestamp;
+
+/// Pause before a full disk is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Opens the store anew; told whether it may be created.
+pub type OpenStore = Box<dyn FnMut(bool) -> Result<Box<dyn Store>, StoreError> + Send>;
+
+/// What a committer is told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CommitterOrder {
+    /// Begin an attempt: open the store if it is not, raise the attempt number, restore.
+    Begin,
+    /// Commit complete epochs together.
+    Commit {
+        /// The attempt.
+        attempt: Attempt,
+        /// Consecutive epochs.
+        bundles: Vec<EpochBundle>,
+    },
+    /// A sink has delivered; the next commit forgets that output.
+    Delivered(Delivered),
+    /// Answer when no write of an attempt before `attempt` can happen any more.
+    Fence {
+        /// The next attempt.
+        attempt: Attempt,
+    },
+}
+
+/// What a committer has to say.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CommitterAnswer {
+    /// An attempt may be built.
+    Began {
+        /// Its number.
+        attempt: Attempt,
+        /// The durable numbers of the declared operators, in their order.
+        operators: Vec<OperatorId>,
+        /// What the store holds.
+        restored: Arc<Restored>,
+    },
+    /// The store cannot be used.
+    Refused(Arc<RecoveryError>),
+    /// Epochs are durable.
+    Committed {
+        /// Their attempt.
+        attempt: Attempt,
+        /// What became durable.
+        committed: Committed,
+    },
+    /// Epochs wait in memory for a disk that is full.
+    Waiting {
+        /// What the disk says.
+        error: Arc<CommitError>,
+    },
+    /// Epochs could not be written; the attempt has to end.
+    Failed {
+        /// Their attempt.
+        attempt: Attempt,
+        /// Why.
+        error: Arc<CommitError>,
+    },
+    /// See [`CommitterOrder::Fence`].
+    Fenced {
+        /// The next attempt.
+        attempt: Attempt,
+    },
+}
+
+/// What a step came to.
+#[derive(Debug)]
+pub enum CommitterStep {
+    /// There is something to say.
+    Answer(Box<CommitterAnswer>),
+    /// Something was done; step again.
+    Worked,
+    /// Nothing to do before this time, or before the next order if there is none.
+    Idle(Option<Timestamp>),
+}
+
+impl From<CommitterAnswer> for CommitterStep {
+    fn from(answer: CommitterAnswer) -> Self {
+        Self::Answer(Box::new(answer))
+    }
+}
+
+#[derive(Debug)]
+struct Retry {
+    attempt: Attempt,
+    bundles: Vec<EpochBundle>,
+    at: Timestamp,
+}
+
+/// The committer of one pipeline and shard.
+pub struct Committer {
+    identity: Identity,
+    start_from: StartFrom,
+    limits: LogLimits,
+    operators: Vec<OperatorDecl>,
+    open: OpenStore,
+    faults: SharedFaults,
+    log: Option<CommitLog>,
+    fenced: Attempt,
+    orders: VecDeque<CommitterOrder>,
+    delivered: BTreeMap<OperatorId, Epoch>,
+    retry: Option<Retry>,
+    fold: bool,
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committer").field("identity", &self.identity).field("orders", &self.orders.len()).finish_non_exhaustive()
+    }
+}
+
+impl Committer {
+    /// Makes a committer; the store is opened by the first [`CommitterOrder::Begin`].
+    pub fn new(
+        identity: Identity,
+        start_from: StartFrom,
+        limits: LogLimits,
+        operators: Vec<OperatorDecl>,
+        open: OpenStore,
+        faults: SharedFaults,
+    ) -> Self {
+        Self {
+            identity,
+            start_from,
+            limits,
+            operators,
+            open,
+            faults,
+            log: None,
+            fenced: Attempt::default(),
+            orders: VecDeque::new(),
+            delivered: BTreeMap::new(),
+            retry: None,
+            fold: false,
+        }
+    }
+
+    /// Takes an order. They are carried out in this order.
+    pub fn order(&mut self, order: CommitterOrder) {
+        self.orders.push_back(order);
+    }
+
+    /// Says whether an order waits.
+    pub fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// Carries out one order, one retry or one fold.
+    ///
+    /// # Errors
+    /// [`Crashed`] in a test host.
+    pub fn step(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
+        if self.retry.is_some() {
+            return self.step_waiting(now);
+        }
+        if self.fold && self.orders.is_empty() {
+            self.fold = false;
+            return self.fold(now);
+        }
+        let Some(order) = self.next_order() else { return Ok(CommitterStep::Idle(None)) };
+        match order {
+            CommitterOrder::Begin => self.begin(),
+            CommitterOrder::Commit { attempt, bundles } if attempt < self.fenced => {
+                tracing::debug!(%attempt, epochs = bundles.len(), "dropped epochs of an attempt that is over");
+                Ok(CommitterStep::Worked)
+            }
+            CommitterOrder::Commit { attempt, bundles } => self.commit(attempt, bundles, now),
+            CommitterOrder::Delivered(delivered) => {
+                let next = self.delivered.entry(delivered.operator).or_default();
+                *next = (*next).max(delivered.next);
+                Ok(CommitterStep::Worked)
+            }
+            CommitterOrder::Fence { attempt } => self.fence(attempt),
+        }
+    }
+
+    fn next_order(&mut self) -> Option<CommitterOrder> {
+        if planted(Canary::ManifestBeforeFence)
+            && let Some(at) = self.orders.iter().position(|order| matches!(order, CommitterOrder::Begin))
+        {
+            return self.orders.remove(at);
+        }
+        self.orders.pop_front()
+    }
+
+    fn fence(&mut self, attempt: Attempt) -> Result<CommitterStep, Crashed> {
+        self.fenced = self.fenced.max(attempt);
+        self.faults.pass(CrashPoint::FenceAnswered)?;
+        Ok(CommitterAnswer::Fenced { attempt }.into())
+    }
+
+    fn begin(&mut self) -> Result<CommitterStep, Crashed> {
+        match self.try_begin() {
+            Ok(began) => Ok(began.into()),
+            Err(error) => match crash(&error) {
+                Some(crashed) => Err(crashed),
+                None => Ok(CommitterAnswer::Refused(Arc::new(error)).into()),
+            },
+        }
+    }
+
+    fn try_begin(&mut self) -> Result<CommitterAnswer, RecoveryError> {
+        let mut log = match self.log.take() {
+            Some(log) => log,
+            None => {
+                let store = (self.open)(self.start_from != StartFrom::Resume)?;
+                let identity = self.identity.clone();
+                CommitLog::open(store, identity, self.start_from, self.limits, Arc::clone(&self.faults))?
+            }
+        };
+        let attempt = log.raise_attempt()?;
+        let operators = log.register(&self.operators)?;
+        let restored = Arc::new(log.restore()?);
+        // From now on the store is ours to go on with, whatever was asked for at the start.
+        self.start_from = StartFrom::ResumeOrCreate;
+        self.fenced = self.fenced.max(attempt);
+        self.log = Some(log);
+        Ok(CommitterAnswer::Began { attempt, operators, restored })
+    }
+
+    fn commit(
+        &mut self,
+        attempt: Attempt,
+        bundles: Vec<EpochBundle>,
+        now: Timestamp,
+    ) -> Result<CommitterStep, Crashed> {
+        let Some(log) = self.log.as_mut() else { return Ok(CommitterStep::Worked) };
+        let delivered = self.delivered.iter().map(|(operator, next)| Delivered { operator: *operator, next: *next });
+        let delivered: Vec<_> = delivered.collect();
+        match log.commit(bundles, &delivered) {
+            Ok(committed) => self.committed(attempt, committed),
+            Err(error) => self.commit_failed(attempt, error, now),
+        }
+    }
+
+    fn committed(&mut self, attempt: Attempt, committed: Committed) -> Result<CommitterStep, Crashed> {
+        self.fold = true;
+        self.faults.pass(CrashPoint::PublishBefore)?;
+        Ok(CommitterAnswer::Committed { attempt, committed }.into())
+    }
+
+    fn commit_failed(
+        &mut self,
+        attempt: Attempt,
+        error: CommitError,
+        now: Timestamp,
+    ) -> Result<CommitterStep, Crashed> {
+        if let CommitError::Crashed(crashed) = error {
+            return Err(crashed);
+        }
+        match error {
+            CommitError::Store { epoch, error, bundles } => {
+                if let Some(crashed) = store_crash(&error) {
+                    return Err(crashed);
+                }
+                let retryable = error.is_retryable();
+                match self.reopened() {
+                    // The write is there after all.
+                    Ok(Reopened::New) => return self.committed(attempt, Committed::of(bundles)),
+                    Ok(Reopened::Old) if retryable => {}
+                    Err(found) if found.is_retryable() => {}
+                    Err(found) => {
+                        if let Some(crashed) = crash(&found) {
+                            return Err(crashed);
+                        }
+                        self.log = None;
+                        let error = Arc::new(CommitError::Store { epoch, error, bundles: Vec::new() });
+                        tracing::error!(%found, "the store cannot be opened anew");
+                        return Ok(CommitterAnswer::Failed { attempt, error }.into());
+                    }
+                    Ok(Reopened::Old) => {
+                        let error = Arc::new(CommitError::Store { epoch, error, bundles: Vec::new() });
+                        return Ok(CommitterAnswer::Failed { attempt, error }.into());
+                    }
+                }
+                self.retry = Some(Retry { attempt, bundles, at: now.saturating_add(RETRY) });
+                let error = Arc::new(CommitError::Store { epoch, error, bundles: Vec::new() });
+                Ok(CommitterAnswer::Waiting { error }.into())
+            }
+            error => Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into()),
+        }
+    }
+
+    /// A full disk: tries again when it is time, or at once when a fence waits, and then for the last time.
+    fn step_waiting(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
+        let fenced = self.orders.iter().any(|order| matches!(order, CommitterOrder::Fence { .. }));
+        let Some(at) = self.retry.as_ref().map(|retry| retry.at) else { return Ok(CommitterStep::Worked) };
+        if !fenced && now < at {
+            return Ok(CommitterStep::Idle(Some(at)));
+        }
+        let Some(Retry { attempt, bundles, .. }) = self.retry.take() else { return Ok(CommitterStep::Worked) };
+        let step = match self.reopened() {
+            Ok(Reopened::New) => self.committed(attempt, Committed::of(bundles)),
+            Ok(Reopened::Old) => self.commit(attempt, bundles, now),
+            Err(error) => match crash(&error) {
+                Some(crashed) => Err(crashed),
+                None if error.is_retryable() => {
+                    self.retry = Some(Retry { attempt, bundles, at: now.saturating_add(RETRY) });
+                    Ok(CommitterStep::Worked)
+                }
+                None => Ok(CommitterAnswer::Refused(Arc::new(error)).into()),
+            },
+        };
+        if fenced {
+            // Its parts go with the attempt.
+            self.retry = None;
+        }
+        step
+    }
+
+    fn fold(&mut self, _now: Timestamp) -> Result<CommitterStep, Crashed> {
+        let Some(log) = self.log.as_mut() else { return Ok(CommitterStep::Worked) };
+        let error = match log.fold_if_full() {
+            Ok(_) => return Ok(CommitterStep::Worked),
+            Err(CommitError::Crashed(crashed)) => return Err(crashed),
+            Err(error) => error,
+        };
+        if let CommitError::Store { error, .. } = &error
+            && let Some(crashed) = store_crash(error)
+        {
+            return Err(crashed);
+        }
+        // Either outcome of the failed fold is right; the handle is done for.
+        match self.reopened() {
+            Ok(_) => {
+                tracing::warn!(%error, "could not fold the log; it will be tried again");
+                Ok(CommitterStep::Worked)
+            }
+            Err(found) => match crash(&found) {
+                Some(crashed) => Err(crashed),
+                None => {
+                    let attempt = self.fenced;
+                    Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into())
+                }
+            },
+        }
+    }
+
+    fn reopened(&mut self) -> Result<Reopened, RecoveryError> {
+        let Some(log) = self.log.as_mut() else { return Err(RecoveryError::Closed) };
+        log.close();
+        let store = (self.open)(false)?;
+        log.reopen(store)
+    }
+}
+
+fn store_crash(error: &StoreError) -> Option<Crashed> {
+    error.source.downcast_ref::<Crashed>().copied()
+}
+
+fn crash(error: &RecoveryError) -> Option<Crashed> {
+    match error {
+        RecoveryError::Crashed(crashed) => Some(*crashed),
+        RecoveryError::Store(error) => store_crash(error),
+        _ => None,
+    }
+}

@@ -1,0 +1,790 @@
+//! The job machine: attempts, epochs in flight, fences, timeouts. Events in, orders out.
+//!
+//! ```text
+//!   Starting --began--> Building --built--> Running --last epoch out--> Closing --committed, delivered--> Ending(done)
+//!      ^                    |                  |                           |                                   |
+//!      |                    +----- failure ----+---------- failure --------+--> Ending(failed)                 |
+//!      |                                                                             |                         |
+//!      +------ Pausing <---- all gone, a restart is left ----------------------------+--- none left --> Over <-+
+//! ```
+//! **Ending an attempt**, in this order: (1) sources and gates close; (2) a fence goes through the committer's own queue and is
+//! answered after the write in flight returned; (3) every sink's delivery answers the same fence; (4) loops end, and one
+//! that does not within `stop_timeout` is abandoned; (5) only then the manifest is read and the next attempt starts.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoint::{Barrier, Closing, Delivered, EpochBundle, EpochCoordinator, Part, Reported};
+use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, SubtaskId};
+use crate::job::committer::{CommitterAnswer, CommitterOrder};
+use crate::job::error::{Ended, JobError};
+use crate::job::restart::{RestartPolicy, Restarts};
+use crate::operator::TaskError;
+use crate::sink::{DeliveryAnswer, SinkErrorKind};
+use crate::state::log::{Committed, Restored};
+use crate::task::SourceCommand;
+use crate::time::Timestamp;
+
+/// How a job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobConfig {
+    /// Time between barriers. Default 100 ms; 10 ms is supported, less is experimental. Zero is refused.
+    pub epoch_interval: Duration,
+    /// Epochs whose barrier is out and whose parts are not all in; at the bound no barrier is sent. Default 2.
+    pub max_epochs_in_flight: usize,
+    /// How long an epoch may take from its barrier until all parts are in. Default 10 minutes.
+    pub epoch_timeout: Duration,
+    /// How long a loop may take to end before it is abandoned. Default 10 s.
+    pub stop_timeout: Duration,
+    /// Committed, undelivered output of all sinks, in bytes; there the sources are held back. Default 64 MiB.
+    pub max_outbox_bytes: usize,
+    /// Complete epochs that wait for the committer, in bytes; there the sources are held back. Default 256 MiB.
+    pub max_waiting_bytes: usize,
+    /// Bytes of complete epochs in one commit; a single larger epoch goes alone. Default 64 MiB.
+    pub max_commit_bytes: usize,
+    /// When a failed job starts again.
+    pub restart: RestartPolicy,
+    /// Whether a pipeline that finished or was drained may be started again. Default false.
+    pub restart_finished: bool,
+}
+
+impl Default for JobConfig {
+    fn default() -> Self {
+        Self {
+            epoch_interval: Duration::from_millis(100),
+            max_epochs_in_flight: 2,
+            epoch_timeout: Duration::from_secs(600),
+            stop_timeout: Duration::from_secs(10),
+            max_outbox_bytes: 64 << 20,
+            max_waiting_bytes: 256 << 20,
+            max_commit_bytes: 64 << 20,
+            restart: RestartPolicy::default(),
+            restart_finished: false,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JobEvent {
+    /// The committer said something.
+    Committer(CommitterAnswer),
+    /// The host built the attempt and its loops run.
+    Built {
+        /// Which attempt.
+        attempt: Attempt,
+        /// All its subtasks.
+        subtasks: Vec<SubtaskId>,
+        /// Those that are sources.
+        sources: Vec<SubtaskId>,
+        /// Its level-2 sinks; their deliveries are open.
+        sinks: Vec<OperatorId>,
+    },
+    /// The host could not build the attempt.
+    BuildFailed {
+        /// Why.
+        error: JobError,
+    },
+    /// A subtask handed in a part.
+    Part(Part),
+    /// A source subtask has nothing more.
+    SourceDone {
+        /// Its attempt.
+        attempt: Attempt,
+        /// Which one.
+        subtask: SubtaskId,
+    },
+    /// A loop ended.
+    TaskEnded {
+        /// Its attempt.
+        attempt: Attempt,
+        /// Which one.
+        subtask: SubtaskId,
+        /// The failure, if it was one.
+        error: Option<TaskError>,
+    },
+    /// A delivery said something.
+    Delivery(DeliveryAnswer),
+    /// Somebody wants the job stopped, by then.
+    Stop {
+        /// The deadline.
+        deadline: Timestamp,
+    },
+    /// Somebody wants the sources ended and everything delivered, by then.
+    Drain {
+        /// The deadline.
+        deadline: Timestamp,
+    },
+    /// Somebody wants an epoch closed now.
+    CheckpointNow,
+    /// Time has passed.
+    Tick,
+}
+
+/// What the host has to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JobOrder {
+    /// Hand this to the committer.
+    Committer(CommitterOrder),
+    /// Make channels, tasks, readers and deliveries of an attempt; answer with [`JobEvent::Built`].
+    Build {
+        /// Its number.
+        attempt: Attempt,
+        /// The durable numbers of the declared operators.
+        operators: Vec<OperatorId>,
+        /// What it starts from.
+        restored: Arc<Restored>,
+    },
+    /// Hand this to all source subtasks.
+    Sources(SourceCommand),
+    /// Hold records back at the sources, or let them go on.
+    HoldSources(bool),
+    /// Raise the watch value: tell sinks and sources what is durable.
+    Publish {
+        /// The attempt.
+        attempt: Attempt,
+        /// What became durable.
+        committed: Committed,
+    },
+    /// Tell the deliveries not to wait for full batches.
+    FlushSinks,
+    /// Close all loops and readers of the attempt.
+    CloseAttempt {
+        /// Which one.
+        attempt: Attempt,
+    },
+    /// Fence the deliveries.
+    FenceSinks {
+        /// The next attempt.
+        attempt: Attempt,
+    },
+    /// Leave these loops behind: they did not end in time. Their parts and effects are dropped from now on.
+    Abandon {
+        /// Which ones.
+        subtasks: Vec<SubtaskId>,
+    },
+    /// Send [`JobEvent::Tick`] at this time. A later order does not cancel an earlier one.
+    WakeAt(Timestamp),
+    /// The job is over.
+    Over(Result<Ended, JobError>),
+}
+
+/// Where a job stands, coarsely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobPhase {
+    /// The store is opened and read.
+    #[default]
+    Starting,
+    /// Records flow.
+    Running,
+    /// The last epoch is on its way.
+    Closing,
+    /// An attempt ends.
+    Ending,
+    /// A restart waits for its time.
+    Pausing,
+    /// Nothing runs any more.
+    Over,
+}
+
+/// What is known of a job.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct JobStatus {
+    /// Where it stands.
+    pub phase: JobPhase,
+    /// The attempt that runs or ran last.
+    pub attempt: Attempt,
+    /// The epoch that the attempt was restored from.
+    pub restored: Epoch,
+    /// The last committed epoch.
+    pub committed: Epoch,
+    /// How often the job was restarted.
+    pub restarts: u64,
+    /// Barriers that were due and not sent because too many epochs were in flight.
+    pub skipped_triggers: u64,
+    /// Parts of other attempts that were dropped.
+    pub dropped_parts: u64,
+    /// Loops that did not end in time.
+    pub abandoned: u64,
+    /// Committed output that is not delivered, in bytes.
+    pub outbox_bytes: usize,
+    /// Why epochs wait in memory, if they do.
+    pub waiting: Option<String>,
+    /// The failure that ended the attempt before this one.
+    pub last_failure: Option<String>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Starting,
+    Building,
+    Running,
+    Closing(Last),
+    Ending(Ending),
+    Pausing { until: Timestamp },
+    Over,
+}
+
+/// The last epoch of an attempt that ends well.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    closing: Option<Closing>,
+    /// Set when its barrier is out.
+    epoch: Option<Epoch>,
+    end_sent: bool,
+}
+
+#[derive(Debug)]
+struct Ending {
+    outcome: Outcome,
+    next: Attempt,
+    committer: bool,
+    sinks: BTreeSet<OperatorId>,
+    tasks: BTreeSet<SubtaskId>,
+    give_up: Timestamp,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Done(Ended),
+    Failed { error: JobError, restart: bool },
+}
+
+/// The machine. See the module.
+#[derive(Debug)]
+pub struct JobMachine {
+    config: JobConfig,
+    phase: Phase,
+    attempt: Attempt,
+    status: JobStatus,
+    restarts: Restarts,
+    coordinator: EpochCoordinator,
+    subtasks: BTreeSet<SubtaskId>,
+    sources: BTreeSet<SubtaskId>,
+    done_sources: BTreeSet<SubtaskId>,
+    sinks: BTreeSet<OperatorId>,
+    next_epoch: Epoch,
+    barrier_at: Timestamp,
+    skipped: bool,
+    complete: VecDeque<(EpochBundle, usize)>,
+    committing: bool,
+    /// Committed, undelivered bytes.
+    outbox: BTreeMap<(OperatorId, Epoch), usize>,
+    delivered: BTreeMap<OperatorId, Epoch>,
+    held: bool,
+    flushed: bool,
+    wanted: Option<Wanted>,
+    orders: Vec<JobOrder>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    closing: Option<Closing>,
+    deadline: Timestamp,
+}
+
+impl JobMachine {
+    /// Begins: the first orders are there to be taken.
+    pub fn new(config: JobConfig) -> Self {
+        let mut machine = Self {
+            config,
+            phase: Phase::Starting,
+            attempt: Attempt::default(),
+            status: JobStatus::default(),
+            restarts: Restarts::default(),
+            coordinator: EpochCoordinator::new(Attempt::default(), []),
+            subtasks: BTreeSet::new(),
+            sources: BTreeSet::new(),
+            done_sources: BTreeSet::new(),
+            sinks: BTreeSet::new(),
+            next_epoch: Epoch::GENESIS,
+            barrier_at: Timestamp::default(),
+            skipped: false,
+            complete: VecDeque::new(),
+            committing: false,
+            outbox: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            held: false,
+            flushed: false,
+            wanted: None,
+            orders: Vec::new(),
+        };
+        machine.orders.push(JobOrder::Committer(CommitterOrder::Begin));
+        machine
+    }
+
+    /// Takes what the host has to do, in order.
+    pub fn take_orders(&mut self) -> Vec<JobOrder> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// What is known of the job.
+    pub fn status(&self) -> JobStatus {
+        let phase = match self.phase {
+            Phase::Starting | Phase::Building => JobPhase::Starting,
+            Phase::Running => JobPhase::Running,
+            Phase::Closing(_) => JobPhase::Closing,
+            Phase::Ending(_) => JobPhase::Ending,
+            Phase::Pausing { .. } => JobPhase::Pausing,
+            Phase::Over => JobPhase::Over,
+        };
+        let outbox_bytes = self.outbox.values().sum();
+        JobStatus { phase, outbox_bytes, restarts: self.restarts.total(), ..self.status.clone() }
+    }
+
+    /// How many epochs are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.coordinator.in_flight()
+    }
+
+    /// Takes an event; take the orders afterwards.
+    pub fn on(&mut self, event: JobEvent, now: Timestamp) {
+        match event {
+            JobEvent::Committer(answer) => self.on_committer(answer, now),
+            JobEvent::Built { attempt, subtasks, sources, sinks } => {
+                self.on_built(attempt, subtasks, sources, sinks, now);
+            }
+            JobEvent::BuildFailed { error } => self.fail(error, true, now),
+            JobEvent::Part(part) => self.on_part(part, now),
+            JobEvent::SourceDone { attempt, subtask } => {
+                if attempt == self.attempt {
+                    self.done_sources.insert(subtask);
+                }
+            }
+            JobEvent::TaskEnded { attempt, subtask, error } => self.on_task_ended(attempt, subtask, error, now),
+            JobEvent::Delivery(answer) => self.on_delivery(answer, now),
+            JobEvent::Stop { deadline } => self.want(Wanted { closing: None, deadline }),
+            JobEvent::Drain { deadline } => self.want(Wanted { closing: Some(Closing::Drained), deadline }),
+            JobEvent::CheckpointNow => self.barrier_at = now,
+            JobEvent::Tick => {}
+        }
+        self.advance(now);
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        self.orders.push(JobOrder::WakeAt(wanted.deadline));
+        // The first wish decides how the job ends; a further one may only shorten the time.
+        self.wanted = Some(match self.wanted {
+            Some(before) => Wanted { deadline: before.deadline.min(wanted.deadline), ..before },
+            None => wanted,
+        });
+    }
+
+    fn on_committer(&mut self, answer: CommitterAnswer, now: Timestamp) {
+        match answer {
+            CommitterAnswer::Began { attempt, operators, restored } => self.on_began(attempt, operators, restored, now),
+            CommitterAnswer::Refused(source) => {
+                let restart = source.is_retryable();
+                self.fail(JobError::Recovery { source }, restart, now);
+            }
+            CommitterAnswer::Committed { attempt, committed } => {
+                if attempt != self.attempt {
+                    return;
+                }
+                self.committing = false;
+                self.status.waiting = None;
+                self.status.committed = committed.epoch;
+                let rows = committed.outbox.iter().flat_map(|(sink, rows)| rows.iter().map(move |rows| (*sink, rows)));
+                self.outbox.extend(rows.map(|(sink, rows)| ((sink, rows.epoch()), rows.bytes())));
+                self.orders.push(JobOrder::Publish { attempt, committed });
+            }
+            CommitterAnswer::Waiting { error } => self.status.waiting = Some(error_text(error.as_ref())),
+            CommitterAnswer::Failed { attempt, error: source } => {
+                if attempt == self.attempt {
+                    self.fail(JobError::Commit { source }, true, now);
+                }
+            }
+            CommitterAnswer::Fenced { attempt } => {
+                if let Phase::Ending(ending) = &mut self.phase
+                    && ending.next == attempt
+                {
+                    ending.committer = true;
+                }
+            }
+        }
+    }
+
+    fn on_began(&mut self, attempt: Attempt, operators: Vec<OperatorId>, restored: Arc<Restored>, now: Timestamp) {
+        self.attempt = attempt;
+        self.status.attempt = attempt;
+        self.status.restored = restored.epoch;
+        self.status.committed = restored.epoch;
+        self.next_epoch = restored.epoch.next();
+        if let Some(closing) = restored.closing
+            && !self.config.restart_finished
+            && self.restarts.total() == 0
+        {
+            if restored.outbox.is_empty() {
+                let how = if closing == Closing::Finished { "finished" } else { "was drained" };
+                self.subtasks.clear();
+                self.sinks.clear();
+                return self.fail(JobError::AlreadyEnded { how, epoch: restored.epoch }, false, now);
+            }
+            // It ended, and died before everything was delivered: run once more, on no input, for the delivery.
+            self.wanted.get_or_insert(Wanted { closing: Some(closing), deadline: Timestamp::MAX });
+        }
+        self.outbox.clear();
+        self.delivered.clear();
+        for (sink, rows) in &restored.outbox {
+            self.outbox.extend(rows.iter().map(|rows| ((*sink, rows.epoch()), rows.bytes())));
+        }
+        self.phase = Phase::Building;
+        self.orders.push(JobOrder::Build { attempt, operators, restored });
+    }
+
+    fn on_built(
+        &mut self,
+        attempt: Attempt,
+        subtasks: Vec<SubtaskId>,
+        sources: Vec<SubtaskId>,
+        sinks: Vec<OperatorId>,
+        now: Timestamp,
+    ) {
+        if attempt != self.attempt || !matches!(self.phase, Phase::Building) {
+            return;
+        }
+        self.coordinator = EpochCoordinator::new(attempt, subtasks.iter().copied());
+        self.subtasks = subtasks.into_iter().collect();
+        self.sources = sources.into_iter().collect();
+        self.sinks = sinks.into_iter().collect();
+        self.done_sources.clear();
+        self.complete.clear();
+        self.committing = false;
+        self.held = false;
+        self.flushed = false;
+        self.skipped = false;
+        self.barrier_at = now.saturating_add(self.config.epoch_interval);
+        self.orders.push(JobOrder::WakeAt(self.barrier_at));
+        self.phase = Phase::Running;
+    }
+
+    fn on_part(&mut self, part: Part, now: Timestamp) {
+        let epoch = part.epoch;
+        match self.coordinator.on_part(part) {
+            Reported::Taken => {}
+            Reported::OldAttempt => self.status.dropped_parts += 1,
+            Reported::Unexpected => {
+                // Parts of an attempt that is ending may still come in.
+                debug_assert!(
+                    matches!(self.phase, Phase::Ending(_) | Phase::Starting | Phase::Building | Phase::Pausing { .. })
+                        || crate::canary::planted(crate::canary::Canary::OldAttemptPart)
+                        || crate::canary::planted(crate::canary::Canary::NoAlignment)
+                        || crate::canary::planted(crate::canary::Canary::CommitBeforeComplete),
+                    "a part of epoch {epoch} was not expected"
+                );
+            }
+        }
+        if !matches!(self.phase, Phase::Running | Phase::Closing(_)) {
+            return;
+        }
+        while let Some(mut bundle) = self.coordinator.take_complete() {
+            if let Phase::Closing(last) = self.phase
+                && last.epoch == Some(bundle.epoch)
+            {
+                bundle.closing = last.closing;
+            }
+            let bytes = bundle.parts.iter().map(Part::bytes).sum();
+            self.complete.push_back((bundle, bytes));
+        }
+        let _ = now;
+    }
+
+    fn on_task_ended(&mut self, attempt: Attempt, subtask: SubtaskId, error: Option<TaskError>, now: Timestamp) {
+        if attempt != self.attempt {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Ending(ending) => {
+                ending.tasks.remove(&subtask);
+                if let (Some(error), Outcome::Failed { error: known, .. }) = (error, &mut ending.outcome) {
+                    replace_consequence(known, subtask, error, self.restarts.total());
+                }
+            }
+            Phase::Closing(Last { end_sent: true, .. }) if error.is_none() => {
+                self.subtasks.remove(&subtask);
+            }
+            _ => {
+                self.subtasks.remove(&subtask);
+                let error = error.unwrap_or(TaskError::Panic { message: "its loop ended too early".to_owned() });
+                let restarts = self.restarts.total();
+                self.fail(JobError::Task { subtask, restarts, source: Arc::new(error) }, true, now);
+            }
+        }
+    }
+
+    fn on_delivery(&mut self, answer: DeliveryAnswer, now: Timestamp) {
+        match answer {
+            DeliveryAnswer::Delivered { attempt, delivered } => {
+                if attempt == self.attempt {
+                    self.on_delivered(delivered);
+                }
+            }
+            DeliveryAnswer::Failed { attempt, error, .. } => {
+                if attempt == self.attempt {
+                    // A newer instance, or a store that is older than its sink: a restart would only fight.
+                    let kinds = [SinkErrorKind::Fenced, SinkErrorKind::SinkAhead, SinkErrorKind::TokenLost];
+                    let restart = !kinds.contains(&error.kind);
+                    let restarts = self.restarts.total();
+                    self.fail(JobError::Sink { restarts, source: Arc::new(error) }, restart, now);
+                }
+            }
+            DeliveryAnswer::Fenced { attempt, operator } => {
+                if let Phase::Ending(ending) = &mut self.phase
+                    && ending.next == attempt
+                {
+                    ending.sinks.remove(&operator);
+                }
+            }
+        }
+    }
+
+    fn on_delivered(&mut self, delivered: Delivered) {
+        self.outbox.retain(|(sink, epoch), _| *sink != delivered.operator || *epoch >= delivered.next);
+        self.delivered.insert(delivered.operator, delivered.next);
+        self.orders.push(JobOrder::Committer(CommitterOrder::Delivered(delivered)));
+    }
+
+    /// Ends the attempt because of a failure. The first failure decides.
+    fn fail(&mut self, error: JobError, restart: bool, now: Timestamp) {
+        if matches!(self.phase, Phase::Ending(_) | Phase::Pausing { .. } | Phase::Over) {
+            return;
+        }
+        let text = error_text(&error);
+        tracing::warn!(attempt = %self.attempt, error = %text, "the attempt failed");
+        self.status.last_failure = Some(text);
+        self.end(Outcome::Failed { error, restart }, now);
+    }
+
+    fn end(&mut self, outcome: Outcome, now: Timestamp) {
+        let next = self.attempt.next();
+        let give_up = now.saturating_add(self.config.stop_timeout);
+        self.complete.clear();
+        self.committing = false;
+        self.orders.push(JobOrder::CloseAttempt { attempt: self.attempt });
+        self.orders.push(JobOrder::Committer(CommitterOrder::Fence { attempt: next }));
+        self.orders.push(JobOrder::FenceSinks { attempt: next });
+        self.orders.push(JobOrder::WakeAt(give_up));
+        let sinks = std::mem::take(&mut self.sinks);
+        let tasks = std::mem::take(&mut self.subtasks);
+        self.phase = Phase::Ending(Ending { outcome, next, committer: false, sinks, tasks, give_up });
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        self.check_deadline(now);
+        match &self.phase {
+            Phase::Running => self.advance_running(now),
+            Phase::Closing(last) => self.advance_closing(*last, now),
+            Phase::Ending(_) => self.advance_ending(now),
+            Phase::Pausing { until } if now >= *until => {
+                self.phase = Phase::Starting;
+                self.orders.push(JobOrder::Committer(CommitterOrder::Begin));
+            }
+            Phase::Pausing { .. } | Phase::Starting | Phase::Building | Phase::Over => {}
+        }
+    }
+
+    fn advance_running(&mut self, now: Timestamp) {
+        let wanted = self.wanted.map(|wanted| wanted.closing);
+        let finished = (self.done_sources.len() == self.sources.len()).then_some(Some(Closing::Finished));
+        if let Some(closing) = wanted.or(finished) {
+            self.phase = Phase::Closing(Last { closing, epoch: None, end_sent: false });
+            return self.advance(now);
+        }
+        if now >= self.barrier_at {
+            if self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
+                self.send_barrier(false, now);
+            } else if !self.skipped {
+                self.skipped = true;
+                self.status.skipped_triggers += 1;
+            }
+        }
+        self.check_epoch(now);
+        self.commit();
+        self.hold_sources();
+    }
+
+    fn advance_closing(&mut self, mut last: Last, now: Timestamp) {
+        if last.epoch.is_none() && self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
+            last.epoch = Some(self.next_epoch);
+            self.phase = Phase::Closing(last);
+            self.send_barrier(true, now);
+            self.orders.push(JobOrder::FlushSinks);
+        }
+        self.check_epoch(now);
+        self.commit();
+        let Some(epoch) = last.epoch else { return };
+        let delivered = self.sinks.iter().all(|sink| self.delivered.get(sink).is_some_and(|next| *next > epoch));
+        if self.status.committed < epoch || !delivered || !self.outbox.is_empty() {
+            return;
+        }
+        let ended = Ended::new(last.closing, epoch);
+        if last.closing.is_none() {
+            return self.end_and_advance(Outcome::Done(ended), now);
+        }
+        if !last.end_sent {
+            self.phase = Phase::Closing(Last { end_sent: true, ..last });
+            self.orders.push(JobOrder::Sources(SourceCommand::End));
+        } else if self.subtasks.is_empty() {
+            self.end_and_advance(Outcome::Done(ended), now);
+        }
+    }
+
+    fn end_and_advance(&mut self, outcome: Outcome, now: Timestamp) {
+        self.end(outcome, now);
+        self.advance_ending(now);
+    }
+
+    fn advance_ending(&mut self, now: Timestamp) {
+        let Phase::Ending(ending) = &mut self.phase else { return };
+        if now >= ending.give_up && !ending.tasks.is_empty() {
+            let subtasks: Vec<_> = std::mem::take(&mut ending.tasks).into_iter().collect();
+            tracing::error!(?subtasks, "loops did not end in time and are abandoned");
+            self.status.abandoned += subtasks.len() as u64;
+            self.orders.push(JobOrder::Abandon { subtasks });
+        }
+        if now >= ending.give_up && !ending.sinks.is_empty() {
+            tracing::error!(sinks = ?ending.sinks, "deliveries did not end in time and are abandoned");
+            self.status.abandoned += ending.sinks.len() as u64;
+            ending.sinks.clear();
+        }
+        if !ending.committer || !ending.tasks.is_empty() || !ending.sinks.is_empty() {
+            return;
+        }
+        let Phase::Ending(ending) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
+        match ending.outcome {
+            Outcome::Done(ended) => self.orders.push(JobOrder::Over(Ok(ended))),
+            Outcome::Failed { error, restart } => {
+                let pause = (restart && self.wanted.is_none())
+                    .then(|| self.restarts.next(&self.config.restart, now))
+                    .flatten();
+                match pause {
+                    Some(pause) => {
+                        let until = now.saturating_add(pause);
+                        self.phase = Phase::Pausing { until };
+                        self.orders.push(JobOrder::WakeAt(until));
+                    }
+                    None => self.orders.push(JobOrder::Over(Err(error))),
+                }
+            }
+        }
+    }
+
+    fn send_barrier(&mut self, last: bool, now: Timestamp) {
+        let epoch = self.next_epoch;
+        self.next_epoch = epoch.next();
+        self.skipped = false;
+        self.coordinator.begin(epoch, now);
+        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous };
+        self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, last }));
+        self.barrier_at = now.saturating_add(self.config.epoch_interval);
+        self.orders.push(JobOrder::WakeAt(self.barrier_at));
+    }
+
+    fn check_epoch(&mut self, now: Timestamp) {
+        let Some((epoch, begun, missing)) = self.coordinator.oldest() else { return };
+        let after = self.config.epoch_timeout;
+        if now.saturating_since(begun) >= after {
+            self.fail(JobError::EpochTimeout { epoch, after, missing }, true, now);
+        }
+    }
+
+    /// Hands all complete epochs to the committer, if it is free: group commit.
+    fn commit(&mut self) {
+        if self.committing || !matches!(self.phase, Phase::Running | Phase::Closing(_)) {
+            return;
+        }
+        let mut total = 0;
+        let mut bundles = Vec::new();
+        while let Some((_, bytes)) = self.complete.front() {
+            if !bundles.is_empty() && total + bytes > self.config.max_commit_bytes {
+                break;
+            }
+            total += bytes;
+            bundles.extend(self.complete.pop_front().map(|(bundle, _)| bundle));
+        }
+        if !bundles.is_empty() {
+            self.committing = true;
+            let attempt = self.attempt;
+            self.orders.push(JobOrder::Committer(CommitterOrder::Commit { attempt, bundles }));
+        }
+    }
+
+    /// Holds the sources back while too much waits for the disk or a sink. Barriers still pass, so nothing waits for itself.
+    fn hold_sources(&mut self) {
+        let outbox: usize = self.outbox.values().sum();
+        let waiting: usize = self.complete.iter().map(|(_, bytes)| bytes).sum();
+        if outbox > self.config.max_outbox_bytes / 2 {
+            if !self.flushed {
+                self.flushed = true;
+                self.orders.push(JobOrder::FlushSinks);
+            }
+        } else {
+            self.flushed = false;
+        }
+        let hold = outbox > self.config.max_outbox_bytes || waiting > self.config.max_waiting_bytes;
+        if hold != self.held {
+            self.held = hold;
+            self.orders.push(JobOrder::HoldSources(hold));
+        }
+    }
+
+    fn check_deadline(&mut self, now: Timestamp) {
+        let Some(wanted) = self.wanted else { return };
+        if now < wanted.deadline || matches!(self.phase, Phase::Over) {
+            return;
+        }
+        let waiting_for = match &self.phase {
+            Phase::Starting | Phase::Building => "the store is still being opened".to_owned(),
+            Phase::Pausing { .. } => "the job waits for a restart".to_owned(),
+            Phase::Running | Phase::Closing(_) => match self.coordinator.oldest() {
+                Some((epoch, _, missing)) => format!("subtasks {missing:?} did not hand in epoch {epoch}"),
+                None if self.committing => "the store has not answered the last write".to_owned(),
+                None => "sinks have not taken all output".to_owned(),
+            },
+            Phase::Ending(ending) if !ending.committer => "the store has not answered the last write".to_owned(),
+            Phase::Ending(ending) => format!("loops {:?} and sinks {:?} did not end", ending.tasks, ending.sinks),
+            Phase::Over => return,
+        };
+        let error = JobError::Deadline { waiting_for, epoch: self.status.committed };
+        match &mut self.phase {
+            Phase::Running | Phase::Closing(_) => self.fail(error, false, now),
+            Phase::Ending(ending) => {
+                // Fences that are not answered keep the lock: whoever waits is told, and the host goes on waiting.
+                ending.outcome = Outcome::Failed { error, restart: false };
+            }
+            _ => {
+                self.phase = Phase::Over;
+                self.orders.push(JobOrder::Over(Err(error)));
+            }
+        }
+        self.wanted = Some(Wanted { deadline: Timestamp::MAX, ..wanted });
+    }
+}
+
+/// The text of an error with its causes.
+fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Prefers the failure that others followed from.
+fn replace_consequence(known: &mut JobError, subtask: SubtaskId, error: TaskError, restarts: u64) {
+    if let JobError::Task { source, .. } = &*known
+        && source.is_consequence()
+        && !error.is_consequence()
+    {
+        *known = JobError::Task { subtask, restarts, source: Arc::new(error) };
+    }
+}

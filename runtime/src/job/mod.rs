@@ -1,0 +1,13 @@
+//! A job: one running pipeline, over all its attempts.
+//!
+//! [`JobMachine`] decides, from events to orders; [`Committer`] writes. Neither knows threads, actors or the wall clock.
+
+mod committer;
+mod error;
+mod machine;
+mod restart;
+
+pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore};
+pub use self::error::{Ended, JobError};
+pub use self::machine::{JobConfig, JobEvent, JobMachine, JobOrder, JobPhase, JobStatus};
+pub use self::restart::RestartPolicy;
