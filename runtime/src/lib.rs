@@ -17,6 +17,8 @@ pub mod state;
 pub mod source;
 pub mod sink;
 pub mod task;
+pub mod graph;
+pub mod plan;
 pub mod job;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -166,7 +166,7 @@ pub(super) fn decode_rows<T: DeserializeOwned>(batch: &EpochBatch<'_>) -> Result
     let rows: Result<Vec<T>, BoxError> = batch.rows().map(|row| Ok(codec::decode(row.bytes)?)).collect();
     rows.map_err(|error| {
         let text = format!(
-            "cannot read back a record of epochs {} to {}; does its type survive MessagePack (no skipped or untagged fields)?",
+            "cannot read back a record of epochs {} to {}; does its type survive MessagePack (no untagged fields)?",
             batch.first(),
             batch.last()
         );

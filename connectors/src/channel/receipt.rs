@@ -18,7 +18,8 @@ pub enum NotDurable {
     /// The pipeline ended, or was dropped, before it told whether the record's epoch was committed. Sending it again
     /// may count it twice.
     #[error(
-        "the pipeline ended before it told whether the record's epoch was committed; check its output before sending again"
+        "the pipeline ended before it told whether the record's epoch was committed; check its output before sending \
+         again"
     )]
     Unknown,
 }

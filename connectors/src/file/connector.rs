@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! open    lock · read the log · append "I opened" · remove leftovers · unlock
-//! apply   write .part…tmp · sync · link as part… · sync directory · write .entry…tmp · sync · link as entry · sync directory
-//!                                                                                             ^ the commit
+//! apply   write .part.tmp · sync · link as part · sync directory
+//!         write .entry.tmp · sync · link as entry · sync directory
+//!                                   ^ the commit
 //! ```
 //!
 //! Names are taken with hard links, which fail where a name exists, and never with a rename, which would replace: an
@@ -193,7 +194,8 @@ impl Opened {
             return Ok(());
         }
         let text = format!(
-            "sink {} of pipeline {} cannot write to {}: it belongs to sink {} of pipeline {}; give each its own directory",
+            "sink {} of pipeline {} cannot write to {}: it belongs to sink {} of pipeline {}; give each its own \
+             directory",
             self.context.sink,
             self.context.pipeline,
             self.names.dir().display(),

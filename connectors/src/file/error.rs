@@ -18,7 +18,10 @@ pub enum LinesError {
         source: io::Error,
     },
     /// A file that was there when its position was saved, or when the splits were listed, is gone.
-    #[error("cannot go on at byte {offset} of {}: the file is gone; restore it, or start the pipeline anew", path.display())]
+    #[error(
+        "cannot go on at byte {offset} of {}: the file is gone; restore it, or start the pipeline anew",
+        path.display()
+    )]
     Gone {
         /// The file.
         path: PathBuf,
@@ -27,8 +30,9 @@ pub enum LinesError {
     },
     /// The saved position lies beyond the file's end: it was truncated or replaced.
     #[error(
-        "cannot go on at byte {offset} of {}: it has only {length} bytes, so it was replaced or cut off; restore it, or start \
-         the pipeline anew", path.display()
+        "cannot go on at byte {offset} of {}: it has only {length} bytes, so it was replaced or cut off; restore \
+         it, or start the pipeline anew",
+        path.display()
     )]
     Shorter {
         /// The file.
@@ -40,8 +44,9 @@ pub enum LinesError {
     },
     /// There is no line end in front of the saved position: the file was replaced, or its unfinished last line went on.
     #[error(
-        "cannot go on at byte {offset} of {}: no line ends there, so the file was changed; restore it, or start the pipeline \
-         anew", path.display()
+        "cannot go on at byte {offset} of {}: no line ends there, so the file was changed; restore it, or start \
+         the pipeline anew",
+        path.display()
     )]
     Changed {
         /// The file.
@@ -50,7 +55,10 @@ pub enum LinesError {
         offset: u64,
     },
     /// The saved position was made by another kind of source under the same name.
-    #[error("cannot go on in {}: the saved position {position} is no byte offset; was this source of another kind?", path.display())]
+    #[error(
+        "cannot go on in {}: the saved position {position} is no byte offset; was this source of another kind?",
+        path.display()
+    )]
     ForeignPosition {
         /// The file.
         path: PathBuf,
@@ -59,8 +67,9 @@ pub enum LinesError {
     },
     /// A line is not UTF-8 and the policy is to fail.
     #[error(
-        "the line at byte {offset} of {} is not UTF-8: {length} bytes, beginning \"{start}\"; convert the file, or skip such \
-         lines with invalid_utf8(InvalidText::Skip)", path.display()
+        "the line at byte {offset} of {} is not UTF-8: {length} bytes, beginning \"{start}\"; convert the file, \
+         or skip such lines with invalid_utf8(InvalidText::Skip)",
+        path.display()
     )]
     NotText {
         /// The file.
@@ -74,8 +83,9 @@ pub enum LinesError {
     },
     /// A line is longer than allowed; it was not read to its end.
     #[error(
-        "the line at byte {offset} of {} is longer than {most} bytes, beginning \"{start}\"; is this a text file? if so, raise \
-         max_line_bytes", path.display()
+        "the line at byte {offset} of {} is longer than {most} bytes, beginning \"{start}\"; is this a text \
+         file? if so, raise max_line_bytes",
+        path.display()
     )]
     TooLong {
         /// The file.

@@ -55,7 +55,10 @@ pub enum LogError {
         source: io::Error,
     },
     /// An entry is missing while a later one is there.
-    #[error("the log {} has no entry {number}, but entry {newest}: an entry was lost or removed; restore it", path.display())]
+    #[error(
+        "the log {} has no entry {number}, but has entry {newest}: one was lost or removed; restore it",
+        path.display()
+    )]
     Gap {
         /// The log's directory.
         path: PathBuf,
@@ -73,7 +76,7 @@ pub enum LogError {
         source: serde_json::Error,
     },
     /// A newer version wrote the entry.
-    #[error("log entry {} was written by format {format}, this build reads up to {FORMAT}; use a newer build", path.display())]
+    #[error("log entry {} has format {format}, this build reads up to {FORMAT}; use a newer build", path.display())]
     Newer {
         /// The entry.
         path: PathBuf,

@@ -83,8 +83,8 @@ impl<T> QueueSender<T> {
     /// Sends a value; waits while the queue is full, without blocking the thread.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent the value or lost it, and nobody can tell which; it never sends twice. To
-    /// keep the value, use [`QueueSender::try_send`], which hands it back.
+    /// Dropped before it is ready, it has sent the value or lost it, and nobody can tell which; it never sends twice.
+    /// To keep the value, use [`QueueSender::try_send`], which hands it back.
     ///
     /// # Errors
     /// As [`QueueSender::send`].

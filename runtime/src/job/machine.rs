@@ -20,10 +20,9 @@ use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
 use crate::job::error::{Ended, JobError};
 use crate::job::restart::{RestartPolicy, Restarts};
-use crate::operator::TaskError;
+use crate::operator::{SourceCommand, TaskError};
 use crate::sink::{DeliveryAnswer, SinkErrorKind};
 use crate::state::log::{Committed, Restored};
-use crate::task::SourceCommand;
 use crate::time::Timestamp;
 
 /// How a job runs.

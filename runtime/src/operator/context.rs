@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
+use crate::state::key_group::KeyGroups;
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -163,8 +164,8 @@ pub struct OpenContext {
     pub restored: Epoch,
     /// The key groups that this subtask owns.
     pub groups: Range<u16>,
-    /// How many key groups there are in all.
-    pub key_groups: u16,
+    /// The key groups of the pipeline.
+    pub key_groups: KeyGroups,
     /// Restored state of this operator: chunks of [`crate::state::entry`], later entries win; of all key groups.
     pub state: Option<Arc<Vec<Vec<u8>>>>,
 }

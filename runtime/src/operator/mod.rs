@@ -5,11 +5,19 @@
 //! most 256 records to the next [`Node`]; a call per frame, not per record.
 
 mod context;
+mod control;
 mod driver;
+mod head;
+mod input;
 mod node;
+mod output;
 mod tee;
 
 pub use self::context::{Effect, OpenContext, TaskContext};
+pub use self::control::{SourceCommand, SourceControl, TaskControl};
 pub use self::driver::{Driver, FrameInput, Operator};
+pub use self::head::{Head, Polled};
+pub use self::input::InputHead;
 pub use self::node::{AnyNode, Flow, Node, TaskError};
+pub use self::output::Output;
 pub use self::tee::Tee;

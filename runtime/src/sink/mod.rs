@@ -5,14 +5,17 @@
 //! recognise what it already has; delivery exactly-once.
 
 mod delivery;
+mod nodes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::nodes::{DirectSink, OutboxSink};
 pub use self::delivery::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 pub use crate::rows::{Row, Rows, RowsBuilder};
 use crate::error::BoxError;
 use crate::id::{Attempt, Epoch, ShardId};
+use crate::operator::OpenContext;
 
 /// What a sink is told when it opens.
 #[derive(Clone, Debug)]
@@ -27,6 +30,19 @@ pub struct SinkContext {
     pub attempt: Attempt,
     /// Which subtask of the sink, for level 1; 0 for level 2, which has one delivery thread per shard.
     pub subtask: u16,
+}
+
+impl SinkContext {
+    /// What the sink of one subtask is told.
+    pub fn of(open: &OpenContext) -> Self {
+        Self {
+            pipeline: open.pipeline.clone(),
+            sink: open.name.clone(),
+            shard: open.shard,
+            attempt: open.attempt,
+            subtask: open.subtask.index,
+        }
+    }
 }
 
 /// Level 1: at-least-once, lowest latency. Methods are called on the subtask's worker and must not block for long.

@@ -5,9 +5,11 @@
 //! that the task put in front of its barrier, never the reader's own place: a reader is ahead by what lies in between.
 
 mod fetch;
+mod head;
 
 
 pub use self::fetch::{Fetch, Fetcher, Fetching};
+pub use self::head::SourceHead;
 pub use crate::position::{Position, SplitId};
 use crate::error::BoxError;
 use crate::record::Record;

@@ -14,47 +14,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::operator::{Effect, TaskContext, TaskError};
-use crate::task::TaskControl;
+use crate::operator::{Effect, Head, Polled, TaskContext, TaskControl, TaskError};
+use crate::plan::TaskSeed;
+use crate::time::SharedClock;
 
 /// Entries that are encoded between two frames when there is no hurry.
 const SLICE: usize = 32;
 /// Entries that are encoded in one turn at most, so that a turn stays short.
 const LARGEST_SLICE: usize = 4096;
-
-/// Where a task's frames come from, with the chain behind it.
-pub trait Head {
-    /// Takes one frame and passes it on, or flushes if there is none.
-    ///
-    /// # Errors
-    /// [`TaskError`] fails the attempt.
-    fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError>;
-
-    /// Goes on with what was blocked.
-    ///
-    /// # Errors
-    /// As [`Head::poll`].
-    fn resume(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError>;
-
-    /// Encodes up to `entries` entries per state of what is frozen and says how many are left.
-    ///
-    /// # Errors
-    /// As [`Head::poll`].
-    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError>;
-}
-
-/// What a head did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Polled {
-    /// It took a frame.
-    Worked,
-    /// There was none.
-    Idle,
-    /// An output is full.
-    Blocked,
-    /// The end has passed the chain.
-    Ended,
-}
 
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +63,17 @@ impl fmt::Debug for TaskMachine {
 }
 
 impl TaskMachine {
+    /// Grows a seed into a machine, on the worker that will run it.
+    ///
+    /// # Errors
+    /// [`TaskError`] when an operator cannot be opened or its state not restored.
+    pub fn build(seed: TaskSeed, clock: SharedClock) -> Result<Self, TaskError> {
+        let control = seed.control.clone();
+        let epoch_interval = seed.epoch_interval();
+        let (head, context) = seed.grow(clock)?;
+        Ok(Self::new(head, context, control, epoch_interval))
+    }
+
     /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
     pub fn new(head: Box<dyn Head>, context: TaskContext, control: TaskControl, epoch_interval: Duration) -> Self {
         Self { head, context, control, state: State::Running, frozen: 0, encode_within: epoch_interval / 2 }

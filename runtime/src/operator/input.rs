@@ -1,9 +1,7 @@
 //! The first link of a task that is fed by other tasks.
 
 use crate::channel::{Frame, Gate};
-use crate::operator::{Flow, Node, TaskContext, TaskError};
-use crate::task::TaskControl;
-use crate::task::run::{Head, Polled};
+use crate::operator::{Flow, Head, Node, Polled, TaskContext, TaskControl, TaskError};
 
 /// A gate with the chain behind it.
 pub struct InputHead<T> {

@@ -9,11 +9,12 @@ use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Mark, QueueReceiver, QueueRecvError};
 use crate::checkpoint::SplitPosition;
 use crate::id::OperatorId;
-use crate::operator::{Effect, Flow, Node, TaskContext, TaskError};
+use crate::operator::{
+    Effect, Flow, Head, Node, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
+};
 use crate::record::Record;
-use crate::source::{Fetched, Position, SplitId, SplitStart};
-use crate::task::run::{Head, Polled};
-use crate::task::{SourceCommand, SourceControl, TaskControl};
+use crate::position::{Position, SplitId};
+use crate::source::{Fetched, SplitStart};
 
 #[derive(Debug)]
 struct Split {

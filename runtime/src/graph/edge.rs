@@ -1,0 +1,102 @@
+//! Edges: how records get from one vertex to the next.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::channel::{Bell, Gate, LinkReceiver, LinkSender, Router, Routing, link};
+use crate::graph::AnySend;
+use crate::operator::{AnyNode, Head, InputHead, Node, Output, TaskControl};
+
+/// How an edge distributes records over the subtasks of its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exchange {
+    /// Subtask *i* feeds subtask *i*; such neighbours are fused into one task where they can.
+    Forward,
+    /// Subtasks take turns.
+    Rebalance,
+    /// By the key's group.
+    Hash,
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Rebalance => "rebalance",
+            Self::Hash => "hash",
+        })
+    }
+}
+
+/// An edge of a graph.
+#[derive(Clone)]
+pub struct Edge {
+    pub(crate) from: super::VertexId,
+    pub(crate) to: super::VertexId,
+    pub(crate) exchange: Exchange,
+    pub(crate) wire: Arc<dyn Wire>,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} -{}-> {:?}", self.from, self.exchange, self.to)
+    }
+}
+
+/// Makes the typed pieces of an edge. A `None` means that neighbours carry another type: a bug in this library.
+pub trait Wire: Send + Sync {
+    /// Makes one channel.
+    fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend);
+
+    /// Makes the upstream end of the edge in one subtask from its channels, ordered by target subtask.
+    fn output(&self, forward: bool, links: Vec<AnySend>) -> Option<AnyNode>;
+
+    /// Makes the head of a task from its channels and its chain.
+    fn input(&self, links: Vec<AnySend>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>>;
+}
+
+type MakeRouting<T> = Box<dyn Fn() -> Routing<T> + Send + Sync>;
+
+/// The wire for records of type `T`.
+pub struct WireOf<T> {
+    routing: MakeRouting<T>,
+}
+
+impl<T> fmt::Debug for WireOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WireOf")
+    }
+}
+
+impl<T: Send + 'static> WireOf<T> {
+    /// Makes a wire; `routing` is what each upstream subtask uses where the edge is not forward.
+    pub fn new(routing: impl Fn() -> Routing<T> + Send + Sync + 'static) -> Self {
+        Self { routing: Box::new(routing) }
+    }
+
+    /// Makes a wire that takes turns where it is not forward.
+    pub fn plain() -> Self {
+        Self::new(|| Routing::Rebalance)
+    }
+}
+
+impl<T: Send + 'static> Wire for WireOf<T> {
+    fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend) {
+        let (sender, receiver) = link::<T>(capacity, sender, receiver);
+        (Box::new(sender), Box::new(receiver))
+    }
+
+    fn output(&self, forward: bool, links: Vec<AnySend>) -> Option<AnyNode> {
+        let links = links.into_iter().map(|link| link.downcast::<LinkSender<T>>().ok().map(|link| *link));
+        let routing = if forward { Routing::Forward } else { (self.routing)() };
+        let node: Box<dyn Node<T>> = Box::new(Output::new(Router::new(routing, links.collect::<Option<_>>()?)));
+        Some(Box::new(node))
+    }
+
+    fn input(&self, links: Vec<AnySend>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>> {
+        let links = links.into_iter().map(|link| link.downcast::<LinkReceiver<T>>().ok().map(|link| *link));
+        let chain = chain.downcast::<Box<dyn Node<T>>>().ok()?;
+        Some(Box::new(InputHead::new(Gate::new(links.collect::<Option<_>>()?), *chain, control)))
+    }
+}

@@ -1,0 +1,241 @@
+//! Vertices: sources, operators and sinks behind factories without a type.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use crate::channel::{QueueReceiver, queue};
+use crate::error::BoxError;
+use crate::graph::AnySend;
+use crate::operator::{
+    AnyNode, Driver, Head, Node, OpenContext, Operator, SourceControl, TaskControl, TaskError,
+};
+use crate::position::{Position, SplitId};
+use crate::sink::{DirectSink, OutboxSink, SinkContext, SinkSpec, TokenSinkFactory};
+use crate::source::{Fetched, Fetcher, Fetching, Source, SourceHead, SplitStart};
+
+/// Joins several branches that read the same vertex.
+pub type TeeFn = Arc<dyn Fn(Vec<AnyNode>) -> Option<AnyNode> + Send + Sync>;
+
+/// A vertex of a graph.
+pub struct Vertex {
+    pub(crate) name: String,
+    pub(crate) kind: VertexKind,
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) tee: Option<TeeFn>,
+}
+
+impl fmt::Debug for Vertex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.label(), self.name)
+    }
+}
+
+/// What a vertex does.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum VertexKind {
+    /// Brings records in.
+    Source(Arc<dyn SourceVertex>),
+    /// Turns records into records.
+    Operator(Arc<dyn OperatorVertex>),
+    /// Takes records out.
+    Sink(Arc<dyn SinkVertex>),
+}
+
+impl VertexKind {
+    pub(crate) fn label(&self) -> &str {
+        match self {
+            Self::Source(_) => "source",
+            Self::Operator(operator) => operator.label(),
+            Self::Sink(_) => "sink",
+        }
+    }
+}
+
+impl fmt::Debug for VertexKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// A source without its record type.
+pub trait SourceVertex: Send + Sync {
+    /// Lists its splits; see [`Source::splits`].
+    ///
+    /// # Errors
+    /// What the source returns.
+    fn splits(&self) -> Result<Vec<SplitId>, BoxError>;
+
+    /// Makes the readers of one subtask and the end of the queue that its task reads. `queued` batches fit in between.
+    fn fetcher(&self, splits: Vec<SplitStart>, queued: usize, task: &TaskControl) -> (Box<dyn Fetching>, AnySend);
+
+    /// Makes the head of one subtask.
+    ///
+    /// # Errors
+    /// [`TaskError::Build`] for a chain of another type.
+    fn head(
+        &self,
+        open: &OpenContext,
+        splits: Vec<SplitStart>,
+        fetched: AnySend,
+        chain: AnyNode,
+        control: (TaskControl, SourceControl),
+    ) -> Result<Box<dyn Head>, TaskError>;
+
+    /// Tells the source what is durable; see [`Source::committed`].
+    fn committed(&self, at: &[(SplitId, Position)]);
+}
+
+/// A source.
+#[derive(Debug)]
+pub struct SourceOf<S>(Arc<S>);
+
+impl<S: Source> SourceOf<S> {
+    /// Wraps a source.
+    pub fn new(source: S) -> Self {
+        Self(Arc::new(source))
+    }
+}
+
+impl<S: Source> SourceVertex for SourceOf<S> {
+    fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
+        self.0.splits()
+    }
+
+    fn fetcher(&self, splits: Vec<SplitStart>, queued: usize, task: &TaskControl) -> (Box<dyn Fetching>, AnySend) {
+        let (sender, receiver) = queue::<Fetched<S::Out>>(queued);
+        let source: Arc<dyn Source<Out = S::Out>> = Arc::clone(&self.0) as _;
+        (Box::new(Fetcher::new(source, splits, sender, task.bell.clone())), Box::new(receiver))
+    }
+
+    fn head(
+        &self,
+        open: &OpenContext,
+        splits: Vec<SplitStart>,
+        fetched: AnySend,
+        chain: AnyNode,
+        (control, source): (TaskControl, SourceControl),
+    ) -> Result<Box<dyn Head>, TaskError> {
+        let mismatch = || TaskError::Build { operator: open.name.clone() };
+        let fetched = *fetched.downcast::<QueueReceiver<Fetched<S::Out>>>().map_err(|_| mismatch())?;
+        let chain = *chain.downcast::<Box<dyn Node<S::Out>>>().map_err(|_| mismatch())?;
+        let name = (open.name.clone(), open.operator);
+        Ok(Box::new(SourceHead::new(name, splits, fetched, chain, control, source)))
+    }
+
+    fn committed(&self, at: &[(SplitId, Position)]) {
+        self.0.committed(at);
+    }
+}
+
+/// An operator without its record types.
+pub trait OperatorVertex: Send + Sync {
+    /// What it is, for names and drawings: `map`, `reduce`.
+    fn label(&self) -> &str;
+
+    /// Name and version of each state it keeps; none for a stateless one.
+    fn states(&self) -> Vec<(String, u32)>;
+
+    /// Builds one subtask's operator in front of `next`.
+    ///
+    /// # Errors
+    /// [`TaskError`] when its state cannot be restored or its neighbours do not fit.
+    fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError>;
+}
+
+/// An operator made by a function, afresh for every subtask and attempt.
+pub struct OperatorOf<F> {
+    label: String,
+    states: Vec<(String, u32)>,
+    make: F,
+}
+
+impl<F> fmt::Debug for OperatorOf<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperatorOf").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl<F> OperatorOf<F> {
+    /// Makes a vertex of an operator that keeps no state.
+    pub fn stateless(label: impl Into<String>, make: F) -> Self {
+        Self { label: label.into(), states: Vec::new(), make }
+    }
+
+    /// Makes a vertex of an operator that keeps one state per key.
+    pub fn stateful(label: impl Into<String>, state: &str, version: u32, make: F) -> Self {
+        Self { label: label.into(), states: vec![(state.to_owned(), version)], make }
+    }
+}
+
+impl<F, O> OperatorVertex for OperatorOf<F>
+where
+    F: Fn(&OpenContext) -> Result<O, BoxError> + Send + Sync,
+    O: Operator,
+{
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn states(&self) -> Vec<(String, u32)> {
+        self.states.clone()
+    }
+
+    fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {
+        let operator = || open.name.clone();
+        let next = next.downcast::<Box<dyn Node<O::Out>>>().map_err(|_| TaskError::Build { operator: operator() })?;
+        let made = (self.make)(open).map_err(|source| TaskError::Operator {
+            operator: operator(),
+            epoch: open.restored,
+            source,
+        })?;
+        let node: Box<dyn Node<O::In>> = Box::new(Driver::new(open.name.clone(), made, *next));
+        Ok(Box::new(node))
+    }
+}
+
+/// A sink without its record type.
+pub trait SinkVertex: Send + Sync {
+    /// Builds one subtask's end of the chain.
+    ///
+    /// # Errors
+    /// [`TaskError`] when a level-1 sink cannot be opened.
+    fn build(&self, open: &OpenContext) -> Result<AnyNode, TaskError>;
+
+    /// Makes connectors of a level-2 sink; nothing for level 1.
+    fn connector(&self) -> Option<TokenSinkFactory>;
+}
+
+/// A sink.
+#[derive(Debug)]
+pub struct SinkOf<T>(SinkSpec<T>);
+
+impl<T> SinkOf<T> {
+    /// Wraps a sink.
+    pub const fn new(spec: SinkSpec<T>) -> Self {
+        Self(spec)
+    }
+}
+
+impl<T: 'static> SinkVertex for SinkOf<T> {
+    fn build(&self, open: &OpenContext) -> Result<AnyNode, TaskError> {
+        let node: Box<dyn Node<T>> = match &self.0 {
+            SinkSpec::Outbox { encoder, .. } => Box::new(OutboxSink::new(open, Arc::clone(encoder))),
+            SinkSpec::Direct(make) => {
+                let failed = |source| TaskError::Operator { operator: open.name.clone(), epoch: open.restored, source };
+                let mut sink = make().map_err(failed)?;
+                sink.open(&SinkContext::of(open)).map_err(failed)?;
+                Box::new(DirectSink::new(open, sink))
+            }
+        };
+        Ok(Box::new(node))
+    }
+
+    fn connector(&self) -> Option<TokenSinkFactory> {
+        match &self.0 {
+            SinkSpec::Outbox { connector, .. } => Some(Arc::clone(connector)),
+            SinkSpec::Direct(_) => None,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Mistakes in a graph, all of them at once, each with the line that made it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::Location;
+
+use crate::graph::{Graph, VertexId, VertexKind};
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A name has characters that metrics, paths or the store cannot carry.
+    #[error("{what} name {name:?} at {at} must be 1 to 64 characters of a-z A-Z 0-9 _ . : > -")]
+    BadName {
+        /// `pipeline`, `source`, `operator` or `sink`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Where it was given.
+        at: String,
+    },
+    /// Two vertices have one name: their state could not be told apart.
+    #[error("the name {name:?} at {at} is taken by the one at {first}; give one of them another")]
+    DuplicateName {
+        /// The name.
+        name: String,
+        /// Where it was given again.
+        at: String,
+        /// Where it was given first.
+        first: String,
+    },
+    /// Nothing brings records in.
+    #[error("the pipeline has no source")]
+    NoSource,
+    /// Nothing takes records out.
+    #[error("the pipeline has no sink, so nobody would see a result")]
+    NoSink,
+    /// A stream goes nowhere.
+    #[error("nothing reads the result of {name:?} at {at}; end it in a sink (Blackhole drops it) or remove it")]
+    Unread {
+        /// The vertex.
+        name: String,
+        /// Where it was made.
+        at: String,
+    },
+    /// A setting is out of its range.
+    #[error("{what} is {given}; it must be {range}")]
+    OutOfRange {
+        /// The setting.
+        what: &'static str,
+        /// What it was set to.
+        given: String,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// Streams of two pipelines were joined.
+    #[error("the streams joined at {at} belong to two pipelines; build them from one `Pipeline`")]
+    TwoPipelines {
+        /// Where.
+        at: String,
+    },
+    /// A handle was used after its pipeline had been started.
+    #[error("a stream was used at {at} after its pipeline had been started; describe the whole pipeline first")]
+    Frozen {
+        /// Where.
+        at: String,
+    },
+}
+
+impl BuildError {
+    /// Writes a caller's line.
+    pub fn place(at: &Location<'_>) -> String {
+        format!("{}:{}", at.file(), at.line())
+    }
+}
+
+/// All mistakes of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildErrors(pub Vec<BuildError>);
+
+impl fmt::Display for BuildErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the pipeline cannot be built:")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  - {error}"))
+    }
+}
+
+impl std::error::Error for BuildErrors {}
+
+impl Graph {
+    /// Looks for mistakes. What passes can be planned and built.
+    ///
+    /// # Errors
+    /// [`BuildErrors`] has all of them.
+    pub fn validate(&self) -> Result<(), BuildErrors> {
+        let mut errors = self.errors.clone();
+        if !is_name(&self.name, "_.-") || self.name.starts_with('.') {
+            let at = self.vertices.first().map_or_else(String::new, |vertex| BuildError::place(vertex.at));
+            errors.push(BuildError::BadName { what: "pipeline", name: self.name.clone(), at });
+        }
+        if self.parallelism.is_some_and(|parallelism| parallelism == 0 || parallelism > 960) {
+            let given = self.parallelism.unwrap_or_default().to_string();
+            errors.push(BuildError::OutOfRange { what: "parallelism", given, range: "1 to 960, the key groups" });
+        }
+        if self.epoch_interval.is_some_and(|interval| interval < std::time::Duration::from_millis(1)) {
+            let given = format!("{:?}", self.epoch_interval.unwrap_or_default());
+            errors.push(BuildError::OutOfRange { what: "the epoch interval", given, range: "at least 1 ms" });
+        }
+        self.check_names(&mut errors);
+        self.check_ends(&mut errors);
+        if errors.is_empty() { Ok(()) } else { Err(BuildErrors(errors)) }
+    }
+
+    fn check_names(&self, errors: &mut Vec<BuildError>) {
+        let mut seen = BTreeMap::new();
+        for vertex in &self.vertices {
+            let at = BuildError::place(vertex.at);
+            if !is_name(&vertex.name, "_.:>-") {
+                let what = match vertex.kind {
+                    VertexKind::Source(_) => "source",
+                    VertexKind::Operator(_) => "operator",
+                    VertexKind::Sink(_) => "sink",
+                };
+                errors.push(BuildError::BadName { what, name: vertex.name.clone(), at: at.clone() });
+            }
+            if let Some(first) = seen.insert(&vertex.name, at.clone()) {
+                errors.push(BuildError::DuplicateName { name: vertex.name.clone(), at, first });
+            }
+        }
+    }
+
+    fn check_ends(&self, errors: &mut Vec<BuildError>) {
+        if !self.vertices.iter().any(|vertex| matches!(vertex.kind, VertexKind::Source(_))) {
+            errors.push(BuildError::NoSource);
+        }
+        if !self.vertices.iter().any(|vertex| matches!(vertex.kind, VertexKind::Sink(_))) {
+            errors.push(BuildError::NoSink);
+        }
+        let read: BTreeSet<VertexId> = self.edges.iter().map(|edge| edge.from).collect();
+        for (index, vertex) in self.vertices.iter().enumerate() {
+            if !matches!(vertex.kind, VertexKind::Sink(_)) && !read.contains(&VertexId(index)) {
+                errors.push(BuildError::Unread { name: vertex.name.clone(), at: BuildError::place(vertex.at) });
+            }
+        }
+    }
+}
+
+fn is_name(name: &str, also: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+}

@@ -1,0 +1,286 @@
+//! Makes the pieces of one attempt: channels first, then a seed per subtask that grows into a machine on its worker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::BoxError;
+use crate::graph::{AnySend, Exchange, VertexId, VertexKind};
+use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
+use crate::operator::{AnyNode, Head, OpenContext, SourceControl, TaskContext, TaskControl, TaskError};
+use crate::plan::{Plan, TaskPlan, fuse};
+use crate::source::{Fetching, SplitStart};
+use crate::state::key_group::KeyGroups;
+use crate::state::log::Restored;
+use crate::time::SharedClock;
+
+/// What an attempt is made from.
+#[derive(Clone, Debug)]
+pub struct AttemptSpec {
+    /// Its number.
+    pub attempt: Attempt,
+    /// This copy of the daemon.
+    pub shard: ShardId,
+    /// The durable numbers of [`Plan::declarations`].
+    pub operators: Vec<OperatorId>,
+    /// What it starts from.
+    pub restored: Arc<Restored>,
+    /// Frames of records that fit into a channel. Default 64.
+    pub channel_frames: usize,
+    /// Batches that a reader may be ahead of its task. Default 8.
+    pub read_ahead: usize,
+    /// Time between barriers.
+    pub epoch_interval: Duration,
+    /// Key groups of the pipeline.
+    pub key_groups: KeyGroups,
+}
+
+/// All pieces of an attempt.
+#[derive(Debug)]
+pub struct AttemptSeed {
+    /// One per subtask, ordered by task and index.
+    pub tasks: Vec<TaskSeed>,
+}
+
+/// The readers of a source subtask.
+pub struct SourceSeed {
+    /// How the job commands it.
+    pub control: SourceControl,
+    /// Drives the readers; may block.
+    pub fetching: Box<dyn Fetching>,
+}
+
+/// One subtask that is not built yet: may go to another thread.
+pub struct TaskSeed {
+    /// Which one.
+    pub subtask: SubtaskId,
+    /// How the job commands it.
+    pub control: TaskControl,
+    /// Its readers, if it is a source; take them before it is built.
+    pub source: Option<SourceSeed>,
+    plan: Plan,
+    spec: Arc<AttemptSpec>,
+    source_control: Option<(SourceControl, Vec<SplitStart>, AnySend)>,
+    /// Incoming channels by edge, ordered by upstream subtask.
+    inputs: BTreeMap<usize, Vec<AnySend>>,
+    /// Outgoing channels by edge, ordered by downstream subtask.
+    outputs: HashMap<usize, Vec<AnySend>>,
+}
+
+impl std::fmt::Debug for TaskSeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskSeed").field("subtask", &self.subtask).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for SourceSeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceSeed").finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    /// Makes channels and seeds of an attempt.
+    ///
+    /// # Errors
+    /// What a source says when it lists its splits, or that a split with a saved position is gone.
+    pub fn seed(&self, spec: AttemptSpec) -> Result<AttemptSeed, BoxError> {
+        let spec = Arc::new(spec);
+        let mut seeds: BTreeMap<SubtaskId, TaskSeed> = BTreeMap::new();
+        for task in &*self.tasks {
+            for index in 0..self.parallelism {
+                let subtask = SubtaskId { task: task.id, index };
+                let seed = TaskSeed {
+                    subtask,
+                    control: TaskControl::default(),
+                    source: None,
+                    plan: self.clone(),
+                    spec: Arc::clone(&spec),
+                    source_control: None,
+                    inputs: BTreeMap::new(),
+                    outputs: HashMap::new(),
+                };
+                seeds.insert(subtask, seed);
+            }
+            self.seed_source(task, &spec, &mut seeds)?;
+        }
+        for edge in 0..self.graph.edges.len() {
+            if !fuse::is_fused(&self.graph, edge) {
+                self.seed_edge(edge, &spec, &mut seeds);
+            }
+        }
+        Ok(AttemptSeed { tasks: seeds.into_values().collect() })
+    }
+
+    fn task_of(&self, vertex: VertexId) -> Option<&TaskPlan> {
+        self.tasks.iter().find(|task| task.vertices.contains(&vertex))
+    }
+
+    fn operator(&self, spec: &AttemptSpec, vertex: VertexId) -> OperatorId {
+        let found = self.durable.iter().zip(&spec.operators).find(|(id, _)| **id == vertex);
+        found.map_or_else(OperatorId::default, |(_, operator)| *operator)
+    }
+
+    fn seed_source(
+        &self,
+        task: &TaskPlan,
+        spec: &AttemptSpec,
+        seeds: &mut BTreeMap<SubtaskId, TaskSeed>,
+    ) -> Result<(), BoxError> {
+        let Some(vertex) = self.graph.vertex(task.head) else { return Ok(()) };
+        let VertexKind::Source(source) = &vertex.kind else { return Ok(()) };
+        let operator = self.operator(spec, task.head);
+        let saved = spec.restored.positions.iter().filter(|position| position.operator == operator);
+        let mut saved: BTreeMap<_, _> = saved.map(|position| (&position.split, position)).collect();
+        let mut splits = source.splits().map_err(|error| format!("source {} cannot list its splits: {error}", vertex.name))?;
+        splits.sort();
+        splits.dedup();
+        let mut shares: Vec<Vec<SplitStart>> = (0..self.parallelism).map(|_| Vec::new()).collect();
+        for (index, split) in splits.into_iter().enumerate() {
+            let position = saved.remove(&split);
+            let start = SplitStart {
+                split,
+                from: position.map(|position| position.position.clone()),
+                ended: position.is_some_and(|position| position.ended),
+            };
+            if let Some(share) = shares.get_mut(index % usize::from(self.parallelism)) {
+                share.push(start);
+            }
+        }
+        // A split that ended may go: log files are rotated away. One that was being read may not.
+        if let Some((split, position)) = saved.into_iter().find(|(_, position)| !position.ended) {
+            let name = &vertex.name;
+            let text = format!(
+                "split {split} of source {name} is gone, and position {} in it is saved; bring it back, or start on \
+                 another store",
+                position.position
+            );
+            return Err(text.into());
+        }
+        for (index, splits) in (0..self.parallelism).zip(shares) {
+            let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
+            let control = SourceControl::default();
+            let (fetching, fetched) = source.fetcher(splits.clone(), spec.read_ahead, &seed.control);
+            seed.source = Some(SourceSeed { control: control.clone(), fetching });
+            seed.source_control = Some((control, splits, fetched));
+        }
+        Ok(())
+    }
+
+    fn seed_edge(&self, index: usize, spec: &AttemptSpec, seeds: &mut BTreeMap<SubtaskId, TaskSeed>) {
+        let Some(edge) = self.graph.edges.get(index) else { return };
+        let (Some(from), Some(to)) = (self.task_of(edge.from), self.task_of(edge.to)) else { return };
+        for upstream in 0..self.parallelism {
+            let targets = if edge.exchange == Exchange::Forward { upstream..upstream + 1 } else { 0..self.parallelism };
+            for downstream in targets {
+                let sender_id = SubtaskId { task: from.id, index: upstream };
+                let receiver_id = SubtaskId { task: to.id, index: downstream };
+                let bells = seeds.get(&sender_id).zip(seeds.get(&receiver_id));
+                let Some((sender, receiver)) = bells else { continue };
+                let (sender, receiver) =
+                    edge.wire.link(spec.channel_frames, &sender.control.bell, &receiver.control.bell);
+                if let Some(seed) = seeds.get_mut(&sender_id) {
+                    seed.outputs.entry(index).or_default().push(sender);
+                }
+                if let Some(seed) = seeds.get_mut(&receiver_id) {
+                    seed.inputs.entry(index).or_default().push(receiver);
+                }
+            }
+        }
+    }
+}
+
+impl TaskSeed {
+    /// Time between barriers.
+    pub fn epoch_interval(&self) -> Duration {
+        self.spec.epoch_interval
+    }
+
+    /// Builds the subtask's chain, on the worker that will run it.
+    ///
+    /// # Errors
+    /// [`TaskError`] when an operator cannot be opened or its state not restored.
+    pub fn grow(mut self, clock: SharedClock) -> Result<(Box<dyn Head>, TaskContext), TaskError> {
+        let plan = self.plan.clone();
+        let spec = Arc::clone(&self.spec);
+        let broken = || TaskError::Build { operator: format!("task {}", self.subtask) };
+        let head_vertex = plan.tasks.iter().find(|task| task.id == self.subtask.task).ok_or_else(broken)?.head;
+        let kind = plan.graph.vertex(head_vertex).ok_or_else(broken)?.kind.clone();
+        let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, clock);
+        let control = self.control.clone();
+        let head: Box<dyn Head> = match kind {
+            VertexKind::Source(source) => {
+                let chain = self.outputs_of(head_vertex)?;
+                let open = self.open_context(head_vertex);
+                let (source_control, splits, fetched) = self.source_control.take().ok_or_else(|| self.broken())?;
+                source.head(&open, splits, fetched, chain, (control.clone(), source_control))?
+            }
+            _ => {
+                let chain = self.chain(head_vertex)?;
+                let inputs = std::mem::take(&mut self.inputs);
+                let wire = inputs.keys().next().and_then(|edge| plan.graph.edges.get(*edge)).map(|edge| &edge.wire);
+                let wire = wire.ok_or_else(|| self.broken())?;
+                let links = inputs.into_values().flatten().collect();
+                wire.input(links, chain, control.clone()).ok_or_else(|| self.broken())?
+            }
+        };
+        Ok((head, context))
+    }
+
+    fn broken(&self) -> TaskError {
+        TaskError::Build { operator: format!("task {}", self.subtask) }
+    }
+
+    fn open_context(&self, vertex: VertexId) -> OpenContext {
+        let spec = &self.spec;
+        let operator = self.plan.operator(spec, vertex);
+        OpenContext {
+            pipeline: self.plan.graph.name.clone(),
+            shard: spec.shard,
+            name: self.plan.graph.vertex(vertex).map_or_else(String::new, |vertex| vertex.name.clone()),
+            operator,
+            subtask: self.subtask,
+            parallelism: self.plan.parallelism,
+            attempt: spec.attempt,
+            restored: spec.restored.epoch,
+            groups: spec.key_groups.range(self.subtask.index, self.plan.parallelism),
+            key_groups: spec.key_groups,
+            state: spec.restored.state.get(&operator).cloned(),
+        }
+    }
+
+    /// Builds a vertex with everything behind it.
+    fn chain(&mut self, vertex: VertexId) -> Result<AnyNode, TaskError> {
+        let kind = self.plan.graph.vertex(vertex).ok_or_else(|| self.broken())?.kind.clone();
+        match kind {
+            VertexKind::Sink(sink) => sink.build(&self.open_context(vertex)),
+            VertexKind::Operator(operator) => {
+                let next = self.outputs_of(vertex)?;
+                operator.build(&self.open_context(vertex), next)
+            }
+            VertexKind::Source(_) => Err(self.broken()),
+        }
+    }
+
+    /// Builds everything that reads a vertex.
+    fn outputs_of(&mut self, vertex: VertexId) -> Result<AnyNode, TaskError> {
+        let graph = Arc::clone(&self.plan.graph);
+        let mut branches = Vec::new();
+        for (index, edge) in graph.outputs(vertex) {
+            if fuse::is_fused(&graph, index) {
+                branches.push(self.chain(edge.to)?);
+                continue;
+            }
+            let links = self.outputs.remove(&index).unwrap_or_default();
+            let forward = edge.exchange == Exchange::Forward;
+            branches.push(edge.wire.output(forward, links).ok_or_else(|| self.broken())?);
+        }
+        if branches.len() == 1
+            && let Some(only) = branches.pop()
+        {
+            return Ok(only);
+        }
+        let tee = graph.vertex(vertex).and_then(|vertex| vertex.tee.clone()).ok_or_else(|| self.broken())?;
+        tee(branches).ok_or_else(|| self.broken())
+    }
+}

@@ -1,0 +1,117 @@
+//! What will run: tasks of fused vertices, their subtasks, and the channels between them.
+
+mod attempt;
+mod fuse;
+
+use std::sync::Arc;
+
+pub use self::attempt::{AttemptSeed, AttemptSpec, SourceSeed, TaskSeed};
+pub use self::fuse::TaskPlan;
+use crate::checkpoint::{OperatorDecl, OperatorKind};
+use crate::fault::SharedFaults;
+use crate::graph::{BuildErrors, Graph, VertexId, VertexKind};
+use crate::id::{Attempt, OperatorId, ShardId};
+use crate::position::{Position, SplitId};
+use crate::sink::{Delivery, SinkContext};
+
+/// A validated pipeline, cut into tasks. Cheap to clone; the same for all attempts.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    graph: Arc<Graph>,
+    tasks: Arc<[TaskPlan]>,
+    parallelism: u16,
+    /// Vertices that the store knows, in the order of [`Plan::declarations`].
+    durable: Arc<[VertexId]>,
+}
+
+impl Plan {
+    /// Validates a graph and fuses it. `parallelism` (≥ 1) is used where the graph says nothing.
+    ///
+    /// # Errors
+    /// [`BuildErrors`] has all mistakes of the graph.
+    pub fn new(graph: Graph, parallelism: u16) -> Result<Self, BuildErrors> {
+        graph.validate()?;
+        let parallelism = graph.parallelism.unwrap_or(parallelism).max(1);
+        let tasks = fuse::fuse(&graph);
+        let durable = graph.vertices.iter().enumerate().filter(|(_, vertex)| match &vertex.kind {
+            VertexKind::Source(_) => true,
+            VertexKind::Operator(operator) => !operator.states().is_empty(),
+            VertexKind::Sink(sink) => sink.connector().is_some(),
+        });
+        let durable = durable.map(|(index, _)| VertexId(index)).collect();
+        Ok(Self { graph: Arc::new(graph), tasks: tasks.into(), parallelism, durable })
+    }
+
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.graph.name
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The tasks.
+    pub fn tasks(&self) -> &[TaskPlan] {
+        &self.tasks
+    }
+
+    /// How many subtasks each task has.
+    pub const fn parallelism(&self) -> u16 {
+        self.parallelism
+    }
+
+    /// What the store has to know of the pipeline. The order is that of the numbers an attempt is given.
+    pub fn declarations(&self) -> Vec<OperatorDecl> {
+        let vertices = self.durable.iter().filter_map(|id| self.graph.vertex(*id));
+        let declared = vertices.map(|vertex| {
+            let (kind, states) = match &vertex.kind {
+                VertexKind::Source(_) => (OperatorKind::Source, Vec::new()),
+                VertexKind::Operator(operator) => (OperatorKind::Stateful, operator.states()),
+                VertexKind::Sink(_) => (OperatorKind::Sink, Vec::new()),
+            };
+            OperatorDecl { name: vertex.name.clone(), kind, states }
+        });
+        declared.collect()
+    }
+
+    /// Makes the deliveries of all level-2 sinks, closed. `operators` are the numbers of the declarations.
+    pub fn deliveries(&self, operators: &[OperatorId], shard: ShardId, faults: &SharedFaults) -> Vec<Delivery> {
+        let sinks = self.durable.iter().zip(operators).filter_map(|(id, operator)| {
+            let vertex = self.graph.vertex(*id)?;
+            let VertexKind::Sink(sink) = &vertex.kind else { return None };
+            let context = SinkContext {
+                pipeline: self.graph.name.clone(),
+                sink: vertex.name.clone(),
+                shard,
+                attempt: Attempt::default(),
+                subtask: 0,
+            };
+            Some(Delivery::new(*operator, context, sink.connector()?, Arc::clone(faults)))
+        });
+        sinks.collect()
+    }
+
+    /// Tells a source what is durable.
+    pub fn committed(&self, operators: &[OperatorId], source: OperatorId, at: &[(SplitId, Position)]) {
+        let found = self.durable.iter().zip(operators).find(|(_, operator)| **operator == source);
+        if let Some(vertex) = found.and_then(|(id, _)| self.graph.vertex(*id))
+            && let VertexKind::Source(source) = &vertex.kind
+        {
+            source.committed(at);
+        }
+    }
+
+    /// Describes the pipeline and its tasks.
+    pub fn explain(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = self.graph.explain();
+        for task in &*self.tasks {
+            let names = task.vertices.iter().filter_map(|id| self.graph.vertex(*id)).map(|vertex| vertex.name.as_str());
+            let names: Vec<_> = names.collect();
+            let _ = writeln!(text, "  task {} x {}: {}", task.id, self.parallelism, names.join(" > "));
+        }
+        text
+    }
+}
