@@ -1,1 +1,20 @@
-//! Placeholder.
+//! What pipelines are written with: [`Pipeline`], [`Stream`], [`KeyedStream`] and their operators.
+//!
+//! A pipeline is described first and started afterwards. Handles are cheap; every method consumes its handle and gives the next.
+//! A chain cannot return `Result`: mistakes are collected with the line that made them, and `validate` and `start` return all
+//! of them together.
+//!
+//! Closures are `Fn`, not `FnMut`, and what they capture is configuration: every subtask and every attempt after a failure
+//! begins with a fresh copy, so what must survive goes through state (`fold`, `reduce`).
+
+mod keyed;
+mod keyed_stream;
+mod pipeline;
+pub mod prelude;
+mod stateless;
+mod stream;
+
+pub use self::keyed_stream::KeyedStream;
+pub use self::pipeline::Pipeline;
+pub use self::stateless::{Chain, Erased, Filter, FlatMap, FlatMapInto, Inspect, Map, Pull, TryMap};
+pub use self::stream::Stream;

@@ -181,6 +181,15 @@ impl<K: StreamKey, V: StateValue> Table<K, V> {
         key: &K::Borrowed,
         init: impl FnOnce() -> V,
     ) -> Result<&mut V, StateError> {
+        Ok(self.slot(hash, key)?.get_or_insert_with(init))
+    }
+
+    /// Returns the place of the key's value to change it: nothing there is an absent key. The entry counts as changed.
+    ///
+    /// # Errors
+    /// As [`Table::get_or_insert_with`].
+    #[inline]
+    pub fn slot(&mut self, hash: u32, key: &K::Borrowed) -> Result<&mut Option<V>, StateError> {
         let index = self.index(hash);
         let epoch = self.epoch;
         let state = self.state;
@@ -202,7 +211,7 @@ impl<K: StreamKey, V: StateValue> Table<K, V> {
             slot.stamp = Stamp::new(epoch);
             dirty.push(hash, slot.key.clone());
         }
-        Ok(slot.value.get_or_insert_with(init))
+        Ok(&mut slot.value)
     }
 
     /// Removes the key's value and returns it.

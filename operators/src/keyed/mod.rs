@@ -1,0 +1,5 @@
+//! Operators that keep state per key.
+
+mod aggregate;
+mod key_by;
+mod update;

@@ -1,0 +1,157 @@
+//! The handle on a stream of records.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::Arc;
+
+use millstream_runtime::graph::{
+    BuildError, Exchange, OperatorOf, SinkOf, TeeFn, VertexId, VertexKind, WireOf,
+};
+use millstream_runtime::operator::{AnyNode, Node, OpenContext, Tee};
+use millstream_runtime::sink::IntoSink;
+
+use crate::pipeline::Shared;
+use crate::stateless::{Chain, ChainOperator, Erased};
+
+/// A stream of records of type `T`, while its pipeline is described.
+///
+/// `C` is the run of stateless operators since the last erasure: it grows through `map`, `filter`, `flat_map` and `inspect` and is
+/// compiled into one loop; every other call erases it. Name the type `Stream<T>` in signatures, after [`Stream::erase`].
+#[must_use = "a stream that nothing reads is a mistake that `start` returns; end it in a sink"]
+pub struct Stream<T, C = Erased> {
+    pub(crate) shared: Shared,
+    from: VertexId,
+    exchange: Exchange,
+    chain: C,
+    labels: Vec<&'static str>,
+    at: &'static Location<'static>,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T, C> fmt::Debug for Stream<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("from", &self.from).field("run", &self.labels).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Stream<T> {
+    #[track_caller]
+    pub(crate) fn of(shared: Shared, from: VertexId) -> Self {
+        Self {
+            shared,
+            from,
+            exchange: Exchange::Forward,
+            chain: Erased,
+            labels: Vec::new(),
+            at: Location::caller(),
+            record: PhantomData,
+        }
+    }
+
+    /// Deals records out to all subtasks of what follows, in turns. For a source whose splits are uneven, or fewer than
+    /// the subtasks.
+    pub fn rebalance(mut self) -> Self {
+        self.exchange = Exchange::Rebalance;
+        self
+    }
+
+    /// Connects this stream to a vertex that is there.
+    #[track_caller]
+    pub(crate) fn connect(self, to: VertexId, wire: WireOf<T>) {
+        let Self { shared, from, exchange, .. } = self;
+        shared.change(|graph| graph.add_edge(from, to, exchange, Arc::new(wire)));
+    }
+
+    /// Adds a vertex behind this stream.
+    #[track_caller]
+    pub(crate) fn then<U: Send + 'static>(self, name: Option<&str>, kind: VertexKind, at: &'static Location<'static>) -> Stream<U> {
+        self.then_by(name, kind, at, None)
+    }
+
+    /// Adds a vertex behind this stream, over an exchange by key if there is a wire for it.
+    #[track_caller]
+    pub(crate) fn then_by<U: Send + 'static>(
+        mut self,
+        name: Option<&str>,
+        kind: VertexKind,
+        at: &'static Location<'static>,
+        by_key: Option<WireOf<T>>,
+    ) -> Stream<U> {
+        let shared = self.shared.clone();
+        let vertex = shared.change(|graph| graph.add_vertex(name, kind, at));
+        if by_key.is_some() {
+            self.exchange = Exchange::Hash;
+        }
+        self.connect(vertex, by_key.unwrap_or_else(WireOf::plain));
+        Stream::of(shared, vertex)
+    }
+}
+
+impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
+    /// Ends the run of stateless operators, so that the stream can be named `Stream<T>`.
+    #[track_caller]
+    pub fn erase(self) -> Stream<T> {
+        let Self { shared, from, exchange, chain, labels, at, .. } = self;
+        if labels.is_empty() {
+            return Stream { exchange, ..Stream::of(shared, from) };
+        }
+        let input = Stream::<C::In> { exchange, ..Stream::of(shared, from) };
+        let make = move |_: &OpenContext| Ok(ChainOperator::new(&chain));
+        let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless(labels.join(">"), make)));
+        input.then(None, kind, at)
+    }
+
+    /// Lets the run grow by one operator.
+    #[track_caller]
+    pub(crate) fn grow<U, D>(self, label: &'static str, grow: impl FnOnce(C) -> D) -> Stream<U, D> {
+        let Self { shared, from, exchange, chain, mut labels, at, .. } = self;
+        let at = if labels.is_empty() { Location::caller() } else { at };
+        labels.push(label);
+        Stream { shared, from, exchange, chain: grow(chain), labels, at, record: PhantomData }
+    }
+
+    /// Ends the stream in a sink. Output that waits for its delivery is kept under `name`.
+    #[track_caller]
+    pub fn sink(self, name: &str, sink: impl IntoSink<T>) {
+        let kind = VertexKind::Sink(Arc::new(SinkOf::new(sink.into_sink())));
+        let at = Location::caller();
+        let stream = self.erase();
+        let vertex = stream.shared.change(|graph| graph.add_vertex(Some(name), kind, at));
+        stream.connect(vertex, WireOf::plain());
+    }
+
+    /// Takes the records of both streams. Records of one stream keep their order; between the two there is none.
+    #[track_caller]
+    pub fn union<D: Chain<T>>(self, other: Stream<T, D>) -> Stream<T> {
+        let at = Location::caller();
+        let (left, right) = (self.erase(), other.erase());
+        let same = left.shared.is(&right.shared);
+        let make = |_: &OpenContext| Ok(ChainOperator::new::<T>(&Erased));
+        let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless("union", make)));
+        let shared = left.shared.clone();
+        let vertex = shared.change(|graph| graph.add_vertex(None, kind, at));
+        left.connect(vertex, WireOf::plain());
+        if same {
+            right.connect(vertex, WireOf::plain());
+        } else {
+            shared.change(|graph| graph.add_error(BuildError::TwoPipelines { at: BuildError::place(at) }));
+        }
+        Stream::of(shared, vertex)
+    }
+}
+
+/// A clone is a branch: both read the same records. Erase a run of stateless operators first, or it runs once per branch.
+impl<T: Clone + Send + 'static> Clone for Stream<T> {
+    fn clone(&self) -> Self {
+        let tee: TeeFn = Arc::new(tee::<T>);
+        self.shared.change(|graph| graph.set_tee(self.from, tee));
+        Self { exchange: self.exchange, ..Self::of(self.shared.clone(), self.from) }
+    }
+}
+
+fn tee<T: Clone + 'static>(branches: Vec<AnyNode>) -> Option<AnyNode> {
+    let branches = branches.into_iter().map(|branch| branch.downcast::<Box<dyn Node<T>>>().ok().map(|branch| *branch));
+    let node: Box<dyn Node<T>> = Box::new(Tee::new(branches.collect::<Option<_>>()?));
+    Some(Box::new(node))
+}
