@@ -110,7 +110,8 @@ impl<T: Send + 'static> Source for FeedSource<T> {
 
 impl<T> State<T> {
     fn settle_up_to(&mut self, position: u64) {
-        while let Some((_, receipt)) = self.open.pop_front_if(|(number, _)| *number <= position) {
+        let settled = self.open.partition_point(|(number, _)| *number <= position);
+        for (_, receipt) in self.open.drain(..settled) {
             receipt.settle(Ok(()));
         }
     }

@@ -241,7 +241,9 @@ impl Committer {
         let restored = Arc::new(log.restore()?);
         // From now on the store is ours to go on with, whatever was asked for at the start.
         self.start_from = StartFrom::ResumeOrCreate;
-        self.fenced = self.fenced.max(attempt);
+        if !planted(Canary::ManifestBeforeFence) {
+            self.fenced = self.fenced.max(attempt);
+        }
         self.log = Some(log);
         Ok(CommitterAnswer::Began { attempt, operators, restored })
     }

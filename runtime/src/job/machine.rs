@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::canary::{Canary, planted};
 use crate::checkpoint::{Barrier, Closing, Delivered, EpochBundle, EpochCoordinator, Part, Reported};
 use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
@@ -472,9 +473,9 @@ impl JobMachine {
                 // Parts of an attempt that is ending may still come in.
                 debug_assert!(
                     matches!(self.phase, Phase::Ending(_) | Phase::Starting | Phase::Building | Phase::Pausing { .. })
-                        || crate::canary::planted(crate::canary::Canary::OldAttemptPart)
-                        || crate::canary::planted(crate::canary::Canary::NoAlignment)
-                        || crate::canary::planted(crate::canary::Canary::CommitBeforeComplete),
+                        || planted(Canary::OldAttemptPart)
+                        || planted(Canary::NoAlignment)
+                        || planted(Canary::CommitBeforeComplete),
                     "a part of epoch {epoch} was not expected"
                 );
             }
@@ -652,7 +653,8 @@ impl JobMachine {
             self.status.abandoned += ending.sinks.len() as u64;
             ending.sinks.clear();
         }
-        if !ending.committer || !ending.tasks.is_empty() || !ending.sinks.is_empty() {
+        let fenced = ending.committer || planted(Canary::ManifestBeforeFence);
+        if !fenced || !ending.tasks.is_empty() || !ending.sinks.is_empty() {
             return;
         }
         let Phase::Ending(ending) = std::mem::replace(&mut self.phase, Phase::Over) else { return };

@@ -102,6 +102,19 @@ impl TaskMachine {
         if self.control.is_closed() {
             self.state = State::Ended;
         }
+        self.turn()
+    }
+
+    /// A turn of a loop that was lost in user code while its attempt was closed and abandoned: it finishes the turn it is in.
+    ///
+    /// # Errors
+    /// As [`TaskMachine::step`].
+    #[cfg(feature = "test-util")]
+    pub fn step_late(&mut self) -> Result<Turn, TaskError> {
+        self.turn()
+    }
+
+    fn turn(&mut self) -> Result<Turn, TaskError> {
         self.context.tick();
         let polled = match self.state {
             State::Ended => return Ok(Turn::Ended),

@@ -1,3 +1,11 @@
-//! Test kit.
+//! Test kit, for our own tests and for our users': a clock that stands still, a disk that forgets, and a simulator that
+//! runs the shipped machines on one seeded thread and crashes them at every step.
 
+mod clock;
 pub mod sim_store;
+mod sim_world;
+mod simulation;
+
+pub use self::clock::ManualClock;
+pub use self::sim_world::{Numbered, Outside, SimSink, SimSource};
+pub use self::simulation::{SimConfig, SimFailure, SimReport, simulate};

@@ -1,0 +1,718 @@
+//! The simulator: the shipped job machine, task machines, committer and deliveries on one seeded thread, with virtual time.
+//!
+//! A run is a sequence of *lives* on one [`SimDisk`]. In every step the seed picks one of those who could do something: a
+//! task, a reader, the committer, a delivery, or a message on its way. A crash point may end the life: everything is dropped,
+//! the disk forgets a subset of what was not synced, and the next life starts from the store. Tasks fail, loops
+//! hang, are abandoned and wake up late. Nobody waits for real time, and no executor of its own hides how tasks wake each
+//! other: a task runs only if its bell was rung.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::fault::{CrashPoint, Crashed, Faults, SharedFaults};
+use crate::graph::{BuildErrors, Graph};
+use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
+use crate::job::{
+    Committer, CommitterAnswer, CommitterOrder, CommitterStep, Ended, JobConfig, JobError, JobEvent, JobMachine,
+    JobOrder, RestartPolicy,
+};
+use crate::operator::{Effect, SourceControl, TaskError};
+use crate::plan::{AttemptSpec, Plan};
+use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
+use crate::source::{Fetch, Fetching};
+use crate::state::key_group::KeyGroups;
+use crate::state::log::{CommitError, Identity, LogLimits, Restored, StartFrom};
+use crate::state::store::{StateBackend, StoreErrorKind};
+use crate::task::{TaskMachine, Turn};
+use crate::testing::ManualClock;
+use crate::testing::sim_store::SimDisk;
+use crate::time::{Clock, Timestamp};
+
+/// How one run is drawn.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Parallelism of each life, in turns; at least one.
+    pub parallelism: Vec<u16>,
+    /// Frames that fit into a channel.
+    pub channel_frames: usize,
+    /// Batches that a reader may be ahead.
+    pub read_ahead: usize,
+    /// How the job runs. Its times are virtual.
+    pub job: JobConfig,
+    /// When the log is folded.
+    pub limits: LogLimits,
+    /// Most crashes of the process.
+    pub crashes: u32,
+    /// How likely a crash point is hit, 0 to 1.
+    pub crash_chance: f64,
+    /// Most failures of tasks.
+    pub failures: u32,
+    /// Most orderly stops, each followed by a new life.
+    pub stops: u32,
+    /// Most times that the disk is full for a while.
+    pub full_disks: u32,
+}
+
+impl SimConfig {
+    /// A run without any fault.
+    pub fn calm(seed: u64) -> Self {
+        let mut job = JobConfig::default();
+        job.restart = RestartPolicy::at_most(1000).backoff(Duration::from_millis(1));
+        job.stop_timeout = Duration::from_millis(200);
+        Self {
+            seed,
+            parallelism: vec![1],
+            channel_frames: 16,
+            read_ahead: 4,
+            job,
+            limits: LogLimits::default(),
+            crashes: 0,
+            crash_chance: 0.0,
+            failures: 0,
+            stops: 0,
+            full_disks: 0,
+        }
+    }
+}
+
+/// What a run did: evidence that it tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimReport {
+    /// Hash of everything that happened, in order. The same seed gives the same.
+    pub trace: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Crashes of the process.
+    pub crashes: u64,
+    /// Attempts that were started.
+    pub attempts: u64,
+    /// Committed epochs that were published, over all lives.
+    pub epochs: u64,
+    /// Times that two epochs were in flight.
+    pub depth_two: u64,
+    /// Loops that were abandoned and woke up late.
+    pub late_loops: u64,
+    /// How often each crash point was passed.
+    pub passed: BTreeMap<CrashPoint, u64>,
+    /// How often each crash point ended a life.
+    pub hit: BTreeMap<CrashPoint, u64>,
+}
+
+/// A run that went wrong.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SimFailure {
+    /// Nobody can do anything and the job is not over.
+    Stuck {
+        /// What is known of the job.
+        status: String,
+    },
+    /// The job is not over after very many steps.
+    Endless,
+    /// The job failed although nothing happened that may fail it.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// The pipeline cannot be built.
+    Build(BuildErrors),
+}
+
+impl fmt::Display for SimFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stuck { status } => write!(f, "stuck: nobody can do anything; {status}"),
+            Self::Endless => write!(f, "not over after {STEP_LIMIT} steps"),
+            Self::Failed { error } => write!(f, "the job failed: {error}"),
+            Self::Build(errors) => errors.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SimFailure {}
+
+const STEP_LIMIT: u64 = 3_000_000;
+
+/// Draws whether a crash point ends the life.
+#[derive(Debug)]
+struct SimFaults {
+    inner: Mutex<FaultState>,
+}
+
+#[derive(Debug)]
+struct FaultState {
+    rng: ChaCha8Rng,
+    chance: f64,
+    left: u32,
+    passed: BTreeMap<CrashPoint, u64>,
+    hit: BTreeMap<CrashPoint, u64>,
+}
+
+impl SimFaults {
+    fn with<R>(&self, f: impl FnOnce(&mut FaultState) -> R) -> R {
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Faults for SimFaults {
+    fn pass(&self, point: CrashPoint) -> Result<(), Crashed> {
+        self.with(|state| {
+            *state.passed.entry(point).or_default() += 1;
+            // Rare points get a better chance, or they would never be hit.
+            let rare = state.passed.get(&point).copied().unwrap_or(0) < 4;
+            let chance = if rare { (state.chance * 4.0).min(1.0) } else { state.chance };
+            if state.left == 0 || !state.rng.random_bool(chance) {
+                return Ok(());
+            }
+            state.left -= 1;
+            *state.hit.entry(point).or_default() += 1;
+            Err(Crashed(point))
+        })
+    }
+}
+
+/// Who can be picked for a step.
+#[derive(Clone, Copy, Debug)]
+enum Actor {
+    Task(usize),
+    Reader(usize),
+    Committer,
+    Delivery(usize),
+    /// A message of this sender to the job.
+    Message(Sender),
+    /// Time passes.
+    Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sender {
+    Committer,
+    Delivery(usize),
+    Task(Attempt, SubtaskId),
+    User,
+}
+
+struct SimTask {
+    machine: Option<TaskMachine>,
+    subtask: SubtaskId,
+    attempt: Attempt,
+    source: Option<SourceControl>,
+    runnable: bool,
+    /// Not stepped, as if it were lost in user code.
+    asleep: bool,
+    abandoned: bool,
+}
+
+struct SimReader {
+    fetching: Box<dyn Fetching>,
+    attempt: Attempt,
+    task: usize,
+    full: bool,
+}
+
+/// One life of the process.
+struct Life<'a> {
+    config: &'a SimConfig,
+    rng: &'a mut ChaCha8Rng,
+    report: &'a mut SimReport,
+    clock: ManualClock,
+    disk: &'a SimDisk,
+    faults: Arc<SimFaults>,
+    plan: Plan,
+    machine: JobMachine,
+    committer: Committer,
+    committer_at: Option<Timestamp>,
+    deliveries: Vec<(Delivery, Option<Timestamp>)>,
+    operators: Vec<OperatorId>,
+    tasks: Vec<SimTask>,
+    readers: Vec<SimReader>,
+    /// Messages to the job, in order per sender.
+    mail: BTreeMap<Sender, VecDeque<JobEvent>>,
+    timers: BTreeSet<Timestamp>,
+    failures: &'a mut u32,
+    stops: &'a mut u32,
+    full_disks: &'a mut u32,
+    over: Option<Result<Ended, JobError>>,
+}
+
+/// Runs a pipeline to its end, through all lives. `pipeline` describes it anew for every life.
+///
+/// # Errors
+/// [`SimFailure`] when it gets stuck, never ends, or fails. The caller compares its output.
+pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimReport, SimFailure> {
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    let mut report = SimReport { trace: 0xcbf2_9ce4_8422_2325, ..SimReport::default() };
+    let disk = SimDisk::new();
+    let faults = Arc::new(SimFaults {
+        inner: Mutex::new(FaultState {
+            rng: ChaCha8Rng::seed_from_u64(config.seed ^ 0x5eed),
+            chance: config.crash_chance,
+            left: config.crashes,
+            passed: BTreeMap::new(),
+            hit: BTreeMap::new(),
+        }),
+    });
+    let (mut failures, mut stops, mut full_disks) = (config.failures, config.stops, config.full_disks);
+    let clock = ManualClock::default();
+    let mut life = 0usize;
+    let outcome = loop {
+        let parallelism = config.parallelism.get(life % config.parallelism.len().max(1)).copied().unwrap_or(1);
+        life += 1;
+        let plan = Plan::new(pipeline(), parallelism).map_err(SimFailure::Build)?;
+        let shared: SharedFaults = Arc::clone(&faults) as _;
+        let identity = Identity {
+            pipeline: plan.name().to_owned(),
+            shard: ShardId::new(0),
+            key_groups: KeyGroups::default().count(),
+        };
+        let (backend, name) = (disk.clone(), plan.name().to_owned());
+        let open = Box::new(move |create| backend.open(&name, ShardId::new(0), create));
+        let declared = plan.declarations();
+        let committer =
+            Committer::new(identity, StartFrom::default(), config.limits, declared, open, Arc::clone(&shared));
+        let ended = Life {
+            config,
+            rng: &mut rng,
+            report: &mut report,
+            clock: clock.clone(),
+            disk: &disk,
+            faults: Arc::clone(&faults),
+            plan,
+            machine: JobMachine::new(config.job),
+            committer,
+            committer_at: None,
+            deliveries: Vec::new(),
+            operators: Vec::new(),
+            tasks: Vec::new(),
+            readers: Vec::new(),
+            mail: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            failures: &mut failures,
+            stops: &mut stops,
+            full_disks: &mut full_disks,
+            over: None,
+        }
+        .run();
+        match ended {
+            Ok(Ok(Ended::Stopped { .. })) => {}
+            Ok(Ok(_) | Err(JobError::AlreadyEnded { .. })) => break Ok(()),
+            Ok(Err(error)) => break Err(SimFailure::Failed { error: text(&error) }),
+            Err(Halt::Crashed) => {
+                report.crashes += 1;
+                disk.heal();
+                disk.crash(&mut rng);
+            }
+            Err(Halt::Failure(failure)) => break Err(failure),
+        }
+    };
+    faults.with(|state| {
+        report.passed = std::mem::take(&mut state.passed);
+        report.hit = std::mem::take(&mut state.hit);
+    });
+    outcome.map(|()| report)
+}
+
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+enum Halt {
+    Crashed,
+    Failure(SimFailure),
+}
+
+impl From<Crashed> for Halt {
+    fn from(_: Crashed) -> Self {
+        Self::Crashed
+    }
+}
+
+impl Life<'_> {
+    fn run(mut self) -> Result<Result<Ended, JobError>, Halt> {
+        self.carry_out()?;
+        loop {
+            if let Some(over) = self.over.take() {
+                return Ok(over);
+            }
+            self.report.steps += 1;
+            if self.report.steps > STEP_LIMIT {
+                return Err(Halt::Failure(SimFailure::Endless));
+            }
+            self.disturb();
+            let Some(actor) = self.pick() else {
+                let status = format!("{:?}, {:?}", self.machine.status(), self.tasks_text());
+                return Err(Halt::Failure(SimFailure::Stuck { status }));
+            };
+            self.clock.advance(Duration::from_micros(self.rng.random_range(0..50)));
+            self.note(actor);
+            match actor {
+                Actor::Task(index) => self.step_task(index)?,
+                Actor::Reader(index) => self.step_reader(index),
+                Actor::Committer => self.step_committer()?,
+                Actor::Delivery(index) => self.step_delivery(index)?,
+                Actor::Message(sender) => self.deliver(sender)?,
+                Actor::Time => self.pass_time()?,
+            }
+        }
+    }
+
+    fn tasks_text(&self) -> Vec<String> {
+        let tasks = self.tasks.iter().filter(|task| task.machine.is_some());
+        tasks.map(|task| format!("{} blocked {}", task.subtask, task.machine.as_ref().is_some_and(|machine| machine.control().is_blocked()))).collect()
+    }
+
+    /// Mixes what happens into the trace.
+    fn note(&mut self, actor: Actor) {
+        let (kind, index) = match actor {
+            Actor::Task(index) => (1u64, index as u64),
+            Actor::Reader(index) => (2, index as u64),
+            Actor::Committer => (3, 0),
+            Actor::Delivery(index) => (4, index as u64),
+            Actor::Message(_) => (5, self.machine.in_flight() as u64),
+            Actor::Time => (6, 0),
+        };
+        let now = self.clock.now().as_micros().unsigned_abs();
+        for word in [kind, index, now] {
+            self.report.trace = (self.report.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// Everybody who could do something now; time itself only if nobody else can, or now and then.
+    fn pick(&mut self) -> Option<Actor> {
+        let now = self.clock.now();
+        let mut actors = Vec::new();
+        for (index, task) in self.tasks.iter_mut().enumerate() {
+            let Some(machine) = &task.machine else { continue };
+            if machine.control().bell.answer() {
+                task.runnable = true;
+            }
+            if task.runnable && !task.asleep {
+                actors.push(Actor::Task(index));
+            }
+        }
+        for (index, reader) in self.readers.iter().enumerate() {
+            // A full queue empties when its task runs; then the reader is worth another try.
+            if !reader.full || self.rng.random_bool(0.2) {
+                actors.push(Actor::Reader(index));
+            }
+        }
+        if self.committer.has_orders() || self.committer_at.is_some_and(|at| at <= now) {
+            actors.push(Actor::Committer);
+        }
+        for (index, (_, at)) in self.deliveries.iter().enumerate() {
+            if at.is_some_and(|at| at <= now) {
+                actors.push(Actor::Delivery(index));
+            }
+        }
+        actors.extend(self.mail.keys().filter(|sender| self.may_speak(**sender)).map(|sender| Actor::Message(*sender)));
+        let due = self.timers.first().is_some_and(|at| *at <= now);
+        let only_readers = actors.iter().all(|actor| matches!(actor, Actor::Reader(_)));
+        if due || (only_readers && self.next_time().is_some()) {
+            actors.push(Actor::Time);
+        }
+        if actors.is_empty() { self.next_time().map(|_| Actor::Time) } else { actors.choose(self.rng).copied() }
+    }
+
+    /// A hanging loop's messages are on their way for as long as it hangs.
+    fn may_speak(&self, sender: Sender) -> bool {
+        let Sender::Task(attempt, subtask) = sender else { return true };
+        let task = self.tasks.iter().find(|task| task.attempt == attempt && task.subtask == subtask);
+        task.is_none_or(|task| !task.asleep)
+    }
+
+    fn next_time(&self) -> Option<Timestamp> {
+        let deliveries = self.deliveries.iter().filter_map(|(_, at)| *at);
+        self.timers.first().copied().into_iter().chain(self.committer_at).chain(deliveries).min()
+    }
+
+    fn pass_time(&mut self) -> Result<(), Halt> {
+        if let Some(next) = self.next_time() {
+            self.clock.set(next);
+        }
+        let now = self.clock.now();
+        if self.timers.first().is_some_and(|at| *at <= now) {
+            self.timers.retain(|at| *at > now);
+            self.machine.on(JobEvent::Tick, now);
+            self.carry_out()?;
+        }
+        Ok(())
+    }
+
+    /// Lets something go wrong now and then: a task fails, a loop hangs or wakes up, the disk is full, somebody stops the job.
+    fn disturb(&mut self) {
+        if !self.rng.random_bool(0.002) {
+            return;
+        }
+        let now = self.clock.now();
+        match self.rng.random_range(0..4) {
+            0 if *self.failures > 0 => self.fail_a_task(),
+            1 => {
+                for task in &mut self.tasks {
+                    if task.asleep && task.abandoned {
+                        task.asleep = false;
+                        task.runnable = true;
+                        self.report.late_loops += 1;
+                    }
+                }
+            }
+            2 if *self.full_disks > 0 => {
+                *self.full_disks -= 1;
+                let times = self.rng.random_range(1..4);
+                self.disk.fail_next(StoreErrorKind::Full, times);
+            }
+            3 if *self.stops > 0 && self.rng.random_bool(0.3) => {
+                *self.stops -= 1;
+                let deadline = now.saturating_add(Duration::from_secs(3600));
+                self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });
+            }
+            _ => {}
+        }
+    }
+
+    fn fail_a_task(&mut self) {
+        let attempt = self.machine.status().attempt;
+        let alive = self.tasks.iter().enumerate().filter(|(_, task)| task.attempt == attempt && task.machine.is_some());
+        let alive: Vec<usize> = alive.map(|(index, _)| index).collect();
+        let Some(index) = alive.choose(self.rng).copied() else { return };
+        *self.failures -= 1;
+        // Some other loop may be lost in user code at that moment.
+        if self.rng.random_bool(0.5)
+            && let Some(other) = alive.choose(self.rng).copied()
+            && other != index
+            && let Some(task) = self.tasks.get_mut(other)
+        {
+            task.asleep = true;
+        }
+        let Some(task) = self.tasks.get_mut(index) else { return };
+        task.machine = None;
+        let (attempt, subtask) = (task.attempt, task.subtask);
+        let error = Some(TaskError::Panic { message: "planned".to_owned() });
+        let event = JobEvent::TaskEnded { attempt, subtask, error };
+        self.mail.entry(Sender::Task(attempt, subtask)).or_default().push_back(event);
+    }
+
+    fn step_task(&mut self, index: usize) -> Result<(), Halt> {
+        let Some(task) = self.tasks.get_mut(index) else { return Ok(()) };
+        let Some(machine) = task.machine.as_mut() else { return Ok(()) };
+        let (attempt, subtask) = (task.attempt, task.subtask);
+        // A loop that woke up late was in the middle of a turn when its attempt was closed.
+        let turn = if task.abandoned { machine.step_late() } else { machine.step() };
+        let effects = machine.take_effects();
+        let ended = match turn {
+            Ok(Turn::Ended) => Some(None),
+            Ok(turn) => {
+                task.runnable = turn == Turn::Worked;
+                task.abandoned.then_some(None)
+            }
+            Err(error) => Some(Some(error)),
+        };
+        if ended.is_some() {
+            task.machine = None;
+        }
+        let mut mail: Vec<JobEvent> = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Part(part) => {
+                    self.faults.pass(CrashPoint::PartIn)?;
+                    mail.push(JobEvent::Part(part));
+                }
+                Effect::SourceDone(subtask) => mail.push(JobEvent::SourceDone { attempt, subtask }),
+                Effect::BarrierOut(_) => self.faults.pass(CrashPoint::BarrierOut)?,
+            }
+        }
+        if let Some(error) = ended {
+            mail.push(JobEvent::TaskEnded { attempt, subtask, error });
+        }
+        if !mail.is_empty() {
+            self.mail.entry(Sender::Task(attempt, subtask)).or_default().extend(mail);
+        }
+        Ok(())
+    }
+
+    fn step_reader(&mut self, index: usize) {
+        let Some(reader) = self.readers.get_mut(index) else { return };
+        let closed = self.tasks.get(reader.task).is_none_or(|task| task.machine.is_none());
+        let fetch = if closed { Fetch::Done } else { reader.fetching.step() };
+        reader.full = fetch == Fetch::Full;
+        if fetch == Fetch::Done {
+            self.readers.swap_remove(index);
+        }
+    }
+
+    fn step_committer(&mut self) -> Result<(), Halt> {
+        let now = self.clock.now();
+        self.committer_at = Some(now);
+        match self.committer.step(now)? {
+            CommitterStep::Answer(answer) => {
+                if let CommitterAnswer::Failed { error, .. } = &*answer
+                    && matches!(**error, CommitError::Misuse { .. } | CommitError::Damaged { .. })
+                {
+                    return Err(Halt::Failure(SimFailure::Failed { error: text(error.as_ref()) }));
+                }
+                self.mail.entry(Sender::Committer).or_default().push_back(JobEvent::Committer(*answer));
+            }
+            CommitterStep::Worked => {}
+            CommitterStep::Idle(at) => self.committer_at = at,
+        }
+        Ok(())
+    }
+
+    fn step_delivery(&mut self, index: usize) -> Result<(), Halt> {
+        let now = self.clock.now();
+        let Some((delivery, at)) = self.deliveries.get_mut(index) else { return Ok(()) };
+        *at = Some(now);
+        match delivery.step(now)? {
+            DeliveryStep::Answer(DeliveryAnswer::Failed { error, .. }) => {
+                return Err(Halt::Failure(SimFailure::Failed { error: text(&error) }));
+            }
+            DeliveryStep::Answer(answer) => {
+                self.mail.entry(Sender::Delivery(index)).or_default().push_back(JobEvent::Delivery(answer));
+            }
+            DeliveryStep::Worked => {}
+            DeliveryStep::Idle(next) => *at = next,
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, sender: Sender) -> Result<(), Halt> {
+        let event = self.mail.get_mut(&sender).and_then(VecDeque::pop_front);
+        self.mail.retain(|_, mail| !mail.is_empty());
+        if let Some(event) = event {
+            self.machine.on(event, self.clock.now());
+            if self.machine.in_flight() >= 2 {
+                self.report.depth_two += 1;
+            }
+            self.carry_out()?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self) -> Result<(), Halt> {
+        for order in self.machine.take_orders() {
+            let now = self.clock.now();
+            match order {
+                JobOrder::Committer(order) => {
+                    if matches!(order, CommitterOrder::Commit { .. }) {
+                        self.faults.pass(CrashPoint::EpochComplete)?;
+                    }
+                    self.committer.order(order);
+                }
+                JobOrder::Build { attempt, operators, restored } => self.build(attempt, operators, &restored)?,
+                JobOrder::Sources(command) => self.sources(|control| control.command(command)),
+                JobOrder::HoldSources(hold) => self.sources(|control| control.hold(hold)),
+                JobOrder::Publish { attempt, mut committed } => {
+                    self.report.epochs += 1;
+                    for (delivery, at) in &mut self.deliveries {
+                        let rows = committed.outbox.remove(&delivery.operator()).unwrap_or_default();
+                        delivery.order(DeliveryOrder::Committed { attempt, committed: committed.epoch, rows }, now);
+                        *at = Some(now);
+                    }
+                    self.faults.pass(CrashPoint::PublishAfter)?;
+                }
+                JobOrder::FlushSinks => self.all_deliveries(|| DeliveryOrder::Flush),
+                JobOrder::FenceSinks { attempt } => self.all_deliveries(|| DeliveryOrder::Fence { attempt }),
+                JobOrder::CloseAttempt { attempt } => {
+                    for task in self.tasks.iter().filter(|task| task.attempt == attempt) {
+                        if let Some(machine) = &task.machine {
+                            machine.control().close();
+                        }
+                    }
+                    self.readers.retain(|reader| reader.attempt != attempt);
+                }
+                JobOrder::Abandon { subtasks } => {
+                    for task in self.tasks.iter_mut().filter(|task| subtasks.contains(&task.subtask)) {
+                        task.abandoned |= task.asleep && task.machine.is_some();
+                    }
+                }
+                JobOrder::WakeAt(at) => {
+                    if at < Timestamp::MAX {
+                        self.timers.insert(at);
+                    }
+                }
+                JobOrder::Over(result) => self.over = Some(result),
+            }
+        }
+        Ok(())
+    }
+
+    fn all_deliveries(&mut self, order: impl Fn() -> DeliveryOrder) {
+        let now = self.clock.now();
+        for (delivery, at) in &mut self.deliveries {
+            delivery.order(order(), now);
+            *at = Some(now);
+        }
+    }
+
+    fn sources(&self, command: impl Fn(&SourceControl)) {
+        let attempt = self.machine.status().attempt;
+        for task in self.tasks.iter().filter(|task| task.attempt == attempt) {
+            if let (Some(machine), Some(source)) = (&task.machine, &task.source) {
+                command(source);
+                machine.control().bell.ring();
+            }
+        }
+    }
+
+    fn build(&mut self, attempt: Attempt, operators: Vec<OperatorId>, restored: &Arc<Restored>) -> Result<(), Halt> {
+        self.report.attempts += 1;
+        self.tasks.retain(|task| task.machine.is_some() && task.attempt != attempt);
+        let now = self.clock.now();
+        let spec = AttemptSpec {
+            attempt,
+            shard: ShardId::new(0),
+            operators: operators.clone(),
+            restored: Arc::clone(restored),
+            channel_frames: self.config.channel_frames,
+            read_ahead: self.config.read_ahead,
+            epoch_interval: self.config.job.epoch_interval,
+            key_groups: KeyGroups::default(),
+        };
+        let failed = |error: String| Halt::Failure(SimFailure::Failed { error });
+        let seed = self.plan.seed(spec).map_err(|error| failed(error.to_string()))?;
+        let (mut subtasks, mut sources) = (Vec::new(), Vec::new());
+        for mut seed in seed.tasks {
+            let subtask = seed.subtask;
+            subtasks.push(subtask);
+            let source = seed.source.take().map(|source| {
+                sources.push(subtask);
+                let (fetching, task) = (source.fetching, self.tasks.len());
+                self.readers.push(SimReader { fetching, attempt, task, full: false });
+                source.control
+            });
+            let machine = TaskMachine::build(seed, Arc::new(self.clock.clone())).map_err(|error| failed(text(&error)))?;
+            let machine = Some(machine);
+            let (runnable, asleep, abandoned) = (true, false, false);
+            self.tasks.push(SimTask { machine, subtask, attempt, source, runnable, asleep, abandoned });
+        }
+        if self.deliveries.is_empty() {
+            let faults: SharedFaults = Arc::clone(&self.faults) as _;
+            let made = self.plan.deliveries(&operators, ShardId::new(0), &faults);
+            self.deliveries = made.into_iter().map(|delivery| (delivery, None)).collect();
+        }
+        for (delivery, at) in &mut self.deliveries {
+            let pending = restored.outbox.get(&delivery.operator()).cloned().unwrap_or_default();
+            delivery.order(DeliveryOrder::Open { attempt, committed: restored.epoch, pending }, now);
+            *at = Some(now);
+        }
+        self.operators = operators;
+        let sinks = self.deliveries.iter().map(|(delivery, _)| delivery.operator()).collect();
+        // The host answers like any other sender: the job may have changed its mind meanwhile.
+        let built = JobEvent::Built { attempt, subtasks, sources, sinks };
+        self.mail.entry(Sender::User).or_default().push_back(built);
+        Ok(())
+    }
+}
