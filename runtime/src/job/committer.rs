@@ -228,7 +228,8 @@ impl Committer {
     }
 
     fn try_begin(&mut self) -> Result<CommitterAnswer, RecoveryError> {
-        let mut log = match self.log.take() {
+        // A log whose last write failed is read anew: what became of that write decides where the attempt starts.
+        let mut log = match self.log.take().filter(|log| !log.is_closed()) {
             Some(log) => log,
             None => {
                 let store = (self.open)(self.start_from != StartFrom::Resume)?;
@@ -255,6 +256,11 @@ impl Committer {
         now: Timestamp,
     ) -> Result<CommitterStep, Crashed> {
         let Some(log) = self.log.as_mut() else { return Ok(CommitterStep::Worked) };
+        if log.is_closed() {
+            // A fold failed and the store could not be opened anew at once.
+            self.retry = Some(Retry { attempt, bundles, at: now });
+            return Ok(CommitterStep::Worked);
+        }
         let delivered = self.delivered.iter().map(|(operator, next)| Delivered { operator: *operator, next: *next });
         let delivered: Vec<_> = delivered.collect();
         match log.commit(bundles, &delivered) {
@@ -358,6 +364,8 @@ impl Committer {
             }
             Err(found) => match crash(&found) {
                 Some(crashed) => Err(crashed),
+                // The next commit tries to open it again.
+                None if found.is_retryable() => Ok(CommitterStep::Worked),
                 None => {
                     let attempt = self.fenced;
                     Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into())

@@ -280,6 +280,13 @@ pub struct JobMachine {
     held: bool,
     flushed: bool,
     wanted: Option<Wanted>,
+    /// The store says that the job has ended, and some of its output is not delivered.
+    resume_closing: Option<Closing>,
+    /// The store says that the job has ended, and it is to go on all the same.
+    reopened: bool,
+    /// A loop that failed before all were built: the others have to be known before they can be waited for.
+    early_failure: Option<(SubtaskId, TaskError)>,
+    late: Option<JobError>,
     orders: Vec<JobOrder>,
 }
 
@@ -313,6 +320,10 @@ impl JobMachine {
             held: false,
             flushed: false,
             wanted: None,
+            resume_closing: None,
+            reopened: false,
+            early_failure: None,
+            late: None,
             orders: Vec::new(),
         };
         machine.orders.push(JobOrder::Committer(CommitterOrder::Begin));
@@ -322,6 +333,12 @@ impl JobMachine {
     /// Takes what the host has to do, in order.
     pub fn take_orders(&mut self) -> Vec<JobOrder> {
         std::mem::take(&mut self.orders)
+    }
+
+    /// Takes the [`JobError::Deadline`] that was missed since the last call: whoever waits for the stop is told now, while the
+    /// job goes on ending.
+    pub fn take_late(&mut self) -> Option<JobError> {
+        self.late.take()
     }
 
     /// What is known of the job.
@@ -416,9 +433,9 @@ impl JobMachine {
         self.status.restored = restored.epoch;
         self.status.committed = restored.epoch;
         self.next_epoch = restored.epoch.next();
+        self.resume_closing = None;
         if let Some(closing) = restored.closing
             && !self.config.restart_finished
-            && self.restarts.total() == 0
         {
             if restored.outbox.is_empty() {
                 let how = if closing == Closing::Finished { "finished" } else { "was drained" };
@@ -427,13 +444,16 @@ impl JobMachine {
                 return self.fail(JobError::AlreadyEnded { how, epoch: restored.epoch }, false, now);
             }
             // It ended, and died before everything was delivered: run once more, on no input, for the delivery.
-            self.wanted.get_or_insert(Wanted { closing: Some(closing), deadline: Timestamp::MAX });
+            self.resume_closing = Some(closing);
         }
+        self.reopened = restored.closing.is_some() && self.resume_closing.is_none();
+        self.early_failure = None;
         self.outbox.clear();
         self.delivered.clear();
         for (sink, rows) in &restored.outbox {
             self.outbox.extend(rows.iter().map(|rows| ((*sink, rows.epoch()), rows.bytes())));
         }
+        self.done_sources.clear();
         self.phase = Phase::Building;
         self.orders.push(JobOrder::Build { attempt, operators, restored });
     }
@@ -453,7 +473,6 @@ impl JobMachine {
         self.subtasks = subtasks.into_iter().collect();
         self.sources = sources.into_iter().collect();
         self.sinks = sinks.into_iter().collect();
-        self.done_sources.clear();
         self.complete.clear();
         self.committing = false;
         self.held = false;
@@ -462,6 +481,13 @@ impl JobMachine {
         self.barrier_at = now.saturating_add(self.config.epoch_interval);
         self.orders.push(JobOrder::WakeAt(self.barrier_at));
         self.phase = Phase::Running;
+        if self.reopened {
+            // Sources of a store that was drained begin held back.
+            self.orders.push(JobOrder::HoldSources(false));
+        }
+        if let Some((subtask, error)) = self.early_failure.take() {
+            self.on_task_ended(attempt, subtask, Some(error), now);
+        }
     }
 
     fn on_part(&mut self, part: Part, now: Timestamp) {
@@ -506,12 +532,16 @@ impl JobMachine {
                     replace_consequence(known, subtask, error, self.restarts.total());
                 }
             }
+            Phase::Building => {
+                let error = error.unwrap_or_else(ended_early);
+                self.early_failure.get_or_insert((subtask, error));
+            }
             Phase::Closing(Last { end_sent: true, .. }) if error.is_none() => {
                 self.subtasks.remove(&subtask);
             }
             _ => {
                 self.subtasks.remove(&subtask);
-                let error = error.unwrap_or(TaskError::Panic { message: "its loop ended too early".to_owned() });
+                let error = error.unwrap_or_else(ended_early);
                 let restarts = self.restarts.total();
                 self.fail(JobError::Task { subtask, restarts, source: Arc::new(error) }, true, now);
             }
@@ -592,7 +622,8 @@ impl JobMachine {
     fn advance_running(&mut self, now: Timestamp) {
         let wanted = self.wanted.map(|wanted| wanted.closing);
         let finished = (self.done_sources.len() == self.sources.len()).then_some(Some(Closing::Finished));
-        if let Some(closing) = wanted.or(finished) {
+        let resumed = self.resume_closing.map(Some);
+        if let Some(closing) = resumed.or(wanted).or(finished) {
             self.phase = Phase::Closing(Last { closing, epoch: None, end_sent: false });
             return self.advance(now);
         }
@@ -753,6 +784,7 @@ impl JobMachine {
             Phase::Over => return,
         };
         let error = JobError::Deadline { waiting_for, epoch: self.status.committed };
+        self.late = Some(error.clone());
         match &mut self.phase {
             Phase::Running | Phase::Closing(_) => self.fail(error, false, now),
             Phase::Ending(ending) => {
@@ -766,6 +798,10 @@ impl JobMachine {
         }
         self.wanted = Some(Wanted { deadline: Timestamp::MAX, ..wanted });
     }
+}
+
+fn ended_early() -> TaskError {
+    TaskError::Panic { message: "its loop ended too early".to_owned() }
 }
 
 /// The text of an error with its causes.

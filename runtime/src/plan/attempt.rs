@@ -160,6 +160,8 @@ impl Plan {
         for (index, splits) in (0..self.parallelism).zip(shares) {
             let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
             let control = SourceControl::default();
+            // A drained pipeline reads nothing more unless the job says so.
+            control.hold(spec.restored.closing.is_some());
             let (fetching, fetched) = source.fetcher(splits.clone(), spec.read_ahead, &seed.control);
             seed.source = Some(SourceSeed { control: control.clone(), fetching });
             seed.source_control = Some((control, splits, fetched));

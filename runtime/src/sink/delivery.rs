@@ -160,6 +160,8 @@ impl Delivery {
     pub fn order(&mut self, order: DeliveryOrder, now: Timestamp) {
         match order {
             DeliveryOrder::Open { attempt, committed, pending } => {
+                // A fence that nobody waited for: the attempt before had not been built.
+                self.fence = None;
                 self.connector = None;
                 self.attempt = attempt;
                 self.active = true;

@@ -47,6 +47,8 @@ pub struct TaskMachine {
     frozen: usize,
     /// Time within which an epoch's entries are to be encoded.
     encode_within: Duration,
+    /// Most entries of a slice.
+    largest_slice: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,13 @@ impl TaskMachine {
 
     /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
     pub fn new(head: Box<dyn Head>, context: TaskContext, control: TaskControl, epoch_interval: Duration) -> Self {
-        Self { head, context, control, state: State::Running, frozen: 0, encode_within: epoch_interval / 2 }
+        Self { head, context, control, state: State::Running, frozen: 0, encode_within: epoch_interval / 2, largest_slice: LARGEST_SLICE }
+    }
+
+    /// Encodes at most `entries` (≥ 1) entries in one turn, so that a test sees what lies between two slices.
+    #[cfg(feature = "test-util")]
+    pub fn limit_slices(&mut self, entries: usize) {
+        self.largest_slice = entries.max(1);
     }
 
     /// The subtask's control.
@@ -157,7 +165,7 @@ impl TaskMachine {
             let share = usize::try_from(self.frozen as u128 / turns).unwrap_or(LARGEST_SLICE);
             share.clamp(SLICE, LARGEST_SLICE)
         };
-        self.frozen = self.head.encode_slice(slice, &mut self.context)?;
+        self.frozen = self.head.encode_slice(slice.min(self.largest_slice), &mut self.context)?;
         Ok(self.frozen > 0)
     }
 }

@@ -86,6 +86,7 @@ struct Inner {
     token: Token,
     rows: Vec<Vec<u8>>,
     applied: u64,
+    connectors: u64,
 }
 
 impl Outside {
@@ -97,6 +98,12 @@ impl Outside {
     /// How many batches were taken.
     pub fn applied(&self) -> u64 {
         self.lock().applied
+    }
+
+    fn next_connector(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.connectors += 1;
+        inner.connectors
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -156,8 +163,8 @@ impl<T: std::fmt::Debug> Encoder<T> for Debugged {
 impl<T: std::fmt::Debug + 'static> IntoSink<T> for SimSink {
     fn into_sink(self) -> SinkSpec<T> {
         let connector = move || {
-            // A new connector per attempt must not repeat the faults of the one before.
-            let seed = self.seed ^ self.outside.applied().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            // A new connector must not repeat the faults of the one before.
+            let seed = self.seed ^ self.outside.next_connector().wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let connector = SimConnector { sink: self.clone(), rng: ChaCha8Rng::seed_from_u64(seed) };
             Ok(Box::new(connector) as Box<dyn TokenSink>)
         };

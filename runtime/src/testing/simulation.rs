@@ -116,7 +116,10 @@ pub enum SimFailure {
         status: String,
     },
     /// The job is not over after very many steps.
-    Endless,
+    Endless {
+        /// What is known of the job.
+        status: String,
+    },
     /// The job failed although nothing happened that may fail it.
     Failed {
         /// Why.
@@ -130,7 +133,7 @@ impl fmt::Display for SimFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stuck { status } => write!(f, "stuck: nobody can do anything; {status}"),
-            Self::Endless => write!(f, "not over after {STEP_LIMIT} steps"),
+            Self::Endless { status } => write!(f, "not over after {STEP_LIMIT} steps; {status}"),
             Self::Failed { error } => write!(f, "the job failed: {error}"),
             Self::Build(errors) => errors.fmt(f),
         }
@@ -166,9 +169,17 @@ impl Faults for SimFaults {
     fn pass(&self, point: CrashPoint) -> Result<(), Crashed> {
         self.with(|state| {
             *state.passed.entry(point).or_default() += 1;
-            // Rare points get a better chance, or they would never be hit.
-            let rare = state.passed.get(&point).copied().unwrap_or(0) < 4;
-            let chance = if rare { (state.chance * 4.0).min(1.0) } else { state.chance };
+            // Every life passes the first points and few get to the last ones: else all crashes would go to the start.
+            let chance = match point {
+                CrashPoint::GenesisBefore
+                | CrashPoint::GenesisAfter
+                | CrashPoint::AttemptBefore
+                | CrashPoint::AttemptAfter
+                | CrashPoint::RecoverBefore
+                | CrashPoint::RecoverAfter => state.chance / 2.0,
+                CrashPoint::BarrierOut | CrashPoint::PartIn => state.chance / 8.0,
+                _ => (state.chance * 2.0).min(1.0),
+            };
             if state.left == 0 || !state.rng.random_bool(chance) {
                 return Ok(());
             }
@@ -230,6 +241,8 @@ struct Life<'a> {
     machine: JobMachine,
     committer: Committer,
     committer_at: Option<Timestamp>,
+    /// The disk is slow: the write in flight does not return before.
+    slow_until: Timestamp,
     deliveries: Vec<(Delivery, Option<Timestamp>)>,
     operators: Vec<OperatorId>,
     tasks: Vec<SimTask>,
@@ -278,6 +291,7 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         let declared = plan.declarations();
         let committer =
             Committer::new(identity, StartFrom::default(), config.limits, declared, open, Arc::clone(&shared));
+        let before = stops;
         let ended = Life {
             config,
             rng: &mut rng,
@@ -289,6 +303,7 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
             machine: JobMachine::new(config.job),
             committer,
             committer_at: None,
+            slow_until: Timestamp::default(),
             deliveries: Vec::new(),
             operators: Vec::new(),
             tasks: Vec::new(),
@@ -302,7 +317,11 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         }
         .run();
         match ended {
-            Ok(Ok(Ended::Stopped { .. })) => {}
+            // A stop that meets a failure returns it; the next life goes on from the last epoch all the same.
+            Ok(
+                Ok(Ended::Stopped { .. })
+                | Err(JobError::Task { .. } | JobError::Recovery { .. } | JobError::Commit { .. }),
+            ) if stops < before => {}
             Ok(Ok(_) | Err(JobError::AlreadyEnded { .. })) => break Ok(()),
             Ok(Err(error)) => break Err(SimFailure::Failed { error: text(&error) }),
             Err(Halt::Crashed) => {
@@ -350,12 +369,11 @@ impl Life<'_> {
             }
             self.report.steps += 1;
             if self.report.steps > STEP_LIMIT {
-                return Err(Halt::Failure(SimFailure::Endless));
+                return Err(Halt::Failure(SimFailure::Endless { status: self.describe() }));
             }
             self.disturb();
             let Some(actor) = self.pick() else {
-                let status = format!("{:?}, {:?}", self.machine.status(), self.tasks_text());
-                return Err(Halt::Failure(SimFailure::Stuck { status }));
+                return Err(Halt::Failure(SimFailure::Stuck { status: self.describe() }));
             };
             self.clock.advance(Duration::from_micros(self.rng.random_range(0..50)));
             self.note(actor);
@@ -370,9 +388,15 @@ impl Life<'_> {
         }
     }
 
-    fn tasks_text(&self) -> Vec<String> {
-        let tasks = self.tasks.iter().filter(|task| task.machine.is_some());
-        tasks.map(|task| format!("{} blocked {}", task.subtask, task.machine.as_ref().is_some_and(|machine| machine.control().is_blocked()))).collect()
+    fn describe(&self) -> String {
+        let alive = self.tasks.iter().filter_map(|task| {
+            let machine = task.machine.as_ref()?;
+            let blocked = if machine.control().is_blocked() { ", blocked" } else { "" };
+            let asleep = if task.asleep { ", asleep" } else { "" };
+            Some(format!("{} at epoch {}{blocked}{asleep}", task.subtask, machine.epoch()))
+        });
+        let alive: Vec<_> = alive.collect();
+        format!("{:?}; {} readers; tasks: {}", self.machine.status(), self.readers.len(), alive.join("; "))
     }
 
     /// Mixes what happens into the trace.
@@ -410,7 +434,8 @@ impl Life<'_> {
                 actors.push(Actor::Reader(index));
             }
         }
-        if self.committer.has_orders() || self.committer_at.is_some_and(|at| at <= now) {
+        let due = self.committer.has_orders() || self.committer_at.is_some_and(|at| at <= now);
+        if due && self.slow_until <= now {
             actors.push(Actor::Committer);
         }
         for (index, (_, at)) in self.deliveries.iter().enumerate() {
@@ -436,7 +461,9 @@ impl Life<'_> {
 
     fn next_time(&self) -> Option<Timestamp> {
         let deliveries = self.deliveries.iter().filter_map(|(_, at)| *at);
-        self.timers.first().copied().into_iter().chain(self.committer_at).chain(deliveries).min()
+        let slow = (self.committer.has_orders() && self.slow_until > self.clock.now()).then_some(self.slow_until);
+        let committer = slow.or(self.committer_at);
+        self.timers.first().copied().into_iter().chain(committer).chain(deliveries).min()
     }
 
     fn pass_time(&mut self) -> Result<(), Halt> {
@@ -454,27 +481,26 @@ impl Life<'_> {
 
     /// Lets something go wrong now and then: a task fails, a loop hangs or wakes up, the disk is full, somebody stops the job.
     fn disturb(&mut self) {
-        if !self.rng.random_bool(0.002) {
+        // A hanging loop that was abandoned comes back some time, if there is time.
+        if self.tasks.iter().any(|task| task.asleep && task.abandoned) && self.rng.random_bool(0.05) {
+            for task in self.tasks.iter_mut().filter(|task| task.asleep && task.abandoned) {
+                task.asleep = false;
+                task.runnable = true;
+                self.report.late_loops += 1;
+            }
+        }
+        if !self.rng.random_bool(0.01) {
             return;
         }
         let now = self.clock.now();
-        match self.rng.random_range(0..4) {
+        match self.rng.random_range(0..3) {
             0 if *self.failures > 0 => self.fail_a_task(),
-            1 => {
-                for task in &mut self.tasks {
-                    if task.asleep && task.abandoned {
-                        task.asleep = false;
-                        task.runnable = true;
-                        self.report.late_loops += 1;
-                    }
-                }
-            }
-            2 if *self.full_disks > 0 => {
+            1 if *self.full_disks > 0 => {
                 *self.full_disks -= 1;
                 let times = self.rng.random_range(1..4);
                 self.disk.fail_next(StoreErrorKind::Full, times);
             }
-            3 if *self.stops > 0 && self.rng.random_bool(0.3) => {
+            2 if *self.stops > 0 && self.rng.random_bool(0.3) => {
                 *self.stops -= 1;
                 let deadline = now.saturating_add(Duration::from_secs(3600));
                 self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });
@@ -489,9 +515,15 @@ impl Life<'_> {
         let alive: Vec<usize> = alive.map(|(index, _)| index).collect();
         let Some(index) = alive.choose(self.rng).copied() else { return };
         *self.failures -= 1;
-        // Some other loop may be lost in user code at that moment.
-        if self.rng.random_bool(0.5)
-            && let Some(other) = alive.choose(self.rng).copied()
+        // Some other loop may be lost in user code at that moment, best with a part that it has just handed in.
+        let speaking = alive.iter().copied().filter(|index| {
+            let task = self.tasks.get(*index);
+            task.is_some_and(|task| self.mail.contains_key(&Sender::Task(task.attempt, task.subtask)))
+        });
+        let speaking: Vec<usize> = speaking.collect();
+        let others = if speaking.is_empty() { &alive } else { &speaking };
+        if self.rng.random_bool(0.7)
+            && let Some(other) = others.choose(self.rng).copied()
             && other != index
             && let Some(task) = self.tasks.get_mut(other)
         {
@@ -609,6 +641,10 @@ impl Life<'_> {
                     if matches!(order, CommitterOrder::Commit { .. }) {
                         self.faults.pass(CrashPoint::EpochComplete)?;
                     }
+                    if matches!(order, CommitterOrder::Commit { .. }) && self.rng.random_bool(0.05) {
+                        let slow = Duration::from_micros(self.rng.random_range(0..100_000));
+                        self.slow_until = now.saturating_add(slow);
+                    }
                     self.committer.order(order);
                 }
                 JobOrder::Build { attempt, operators, restored } => self.build(attempt, operators, &restored)?,
@@ -693,7 +729,9 @@ impl Life<'_> {
                 self.readers.push(SimReader { fetching, attempt, task, full: false });
                 source.control
             });
-            let machine = TaskMachine::build(seed, Arc::new(self.clock.clone())).map_err(|error| failed(text(&error)))?;
+            let machine = TaskMachine::build(seed, Arc::new(self.clock.clone()));
+            let mut machine = machine.map_err(|error| failed(text(&error)))?;
+            machine.limit_slices(self.rng.random_range(1..40));
             let machine = Some(machine);
             let (runnable, asleep, abandoned) = (true, false, false);
             self.tasks.push(SimTask { machine, subtask, attempt, source, runnable, asleep, abandoned });

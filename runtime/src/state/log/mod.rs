@@ -206,6 +206,11 @@ impl CommitLog {
         self.store = None;
     }
 
+    /// Says whether the handle was given up.
+    pub const fn is_closed(&self) -> bool {
+        self.store.is_none()
+    }
+
     /// The last committed epoch.
     pub const fn epoch(&self) -> Epoch {
         self.durable.epoch

@@ -1,0 +1,201 @@
+//! Seeded sweeps of random topologies through crashes: committed output equals that of a run without faults.
+//!
+//! `make sim SEEDS=20000` sets `MILLSTREAM_SIM_SEEDS`; one failing seed is replayed with `MILLSTREAM_SIM_SEED=n`.
+
+mod topology;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use millstream::runtime::canary::{Canary, plant};
+use millstream::runtime::fault::CrashPoint;
+use millstream::runtime::job::{JobConfig, RestartPolicy};
+use millstream::runtime::state::log::LogLimits;
+use millstream::runtime::testing::{SimConfig, SimReport, simulate};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::topology::Topology;
+
+/// How often each crash point, each fold step and a depth of two must be met in a full sweep.
+const ENOUGH: u64 = 100;
+/// A sweep of this many seeds must meet them.
+const FULL_SWEEP: u64 = 20_000;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The same topology, runs and faults for the same seed.
+fn config(seed: u64) -> SimConfig {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xc0f1);
+    let mut job = JobConfig::default();
+    job.epoch_interval = Duration::from_micros(rng.random_range(200..5_000));
+    job.restart = RestartPolicy::at_most(1_000).backoff(Duration::from_micros(100));
+    job.stop_timeout = Duration::from_millis(20);
+    if rng.random_bool(0.5) {
+        // Bounds that every epoch exceeds many times over: nothing may wait for itself.
+        job.max_outbox_bytes = rng.random_range(1..200);
+        job.max_waiting_bytes = rng.random_range(1..200);
+        job.max_commit_bytes = rng.random_range(1..200);
+    }
+    let limits = LogLimits { fold_bytes: rng.random_range(50..5_000), fold_epochs: rng.random_range(1..8) };
+    let parallelism = (0..4).map(|_| rng.random_range(1..=4)).collect();
+    SimConfig {
+        parallelism,
+        channel_frames: rng.random_range(1..=16),
+        read_ahead: rng.random_range(1..=6),
+        job,
+        limits,
+        crashes: rng.random_range(0..6),
+        crash_chance: *[0.01, 0.05, 0.2].get(rng.random_range(0..3)).unwrap(),
+        failures: rng.random_range(0..4),
+        stops: rng.random_range(0..2),
+        full_disks: rng.random_range(0..2),
+        ..SimConfig::calm(seed)
+    }
+}
+
+/// Runs a seed and compares it with its twin.
+fn run(seed: u64) -> Result<SimReport, String> {
+    let config = config(seed);
+    let (topology, outsides) = Topology::draw(seed, 0.05);
+    let report = simulate(&config, &|| topology.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    let (twin, expected) = Topology::draw(seed, 0.0);
+    let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
+    simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
+    for (sink, (got, wanted)) in outsides.iter().zip(&expected).enumerate() {
+        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink} of {topology:?}: {text}"))?;
+    }
+    Ok(report)
+}
+
+fn compare(got: Vec<Vec<u8>>, wanted: Vec<Vec<u8>>) -> Result<(), String> {
+    let mut balance: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+    wanted.into_iter().for_each(|row| *balance.entry(row).or_default() -= 1);
+    got.into_iter().for_each(|row| *balance.entry(row).or_default() += 1);
+    balance.retain(|_, count| *count != 0);
+    if balance.is_empty() {
+        return Ok(());
+    }
+    let lost = balance.values().filter(|count| **count < 0).count();
+    let shown = balance.iter().take(4).map(|(row, count)| format!("{} {count:+}", String::from_utf8_lossy(row)));
+    Err(format!("{lost} rows lost, {} doubled or wrong: {}", balance.len() - lost, shown.collect::<Vec<_>>().join(", ")))
+}
+
+fn command(seed: u64) -> String {
+    format!("MILLSTREAM_SIM_SEED={seed} cargo test --workspace --all-features --test it simulation::one_seed -- --nocapture")
+}
+
+#[derive(Default)]
+struct Sums {
+    seeds: u64,
+    steps: u64,
+    crashes: u64,
+    attempts: u64,
+    epochs: u64,
+    depth_two: u64,
+    late_loops: u64,
+    passed: BTreeMap<CrashPoint, u64>,
+    hit: BTreeMap<CrashPoint, u64>,
+}
+
+impl Sums {
+    fn add(&mut self, report: &SimReport) {
+        self.seeds += 1;
+        self.steps += report.steps;
+        self.crashes += report.crashes;
+        self.attempts += report.attempts;
+        self.epochs += report.epochs;
+        self.depth_two += report.depth_two;
+        self.late_loops += report.late_loops;
+        for (sums, counts) in [(&mut self.passed, &report.passed), (&mut self.hit, &report.hit)] {
+            for (point, count) in counts {
+                *sums.entry(*point).or_default() += count;
+            }
+        }
+    }
+}
+
+/// Runs seeds on all cores; the first failure ends it.
+fn sweep(seeds: u64, check: impl Fn(u64) -> Result<SimReport, String> + Sync) -> Result<Sums, (u64, String)> {
+    let next = AtomicU64::new(0);
+    let sums = Mutex::new(Sums::default());
+    let failure: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while failure.lock().unwrap().is_none() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    match check(seed) {
+                        Ok(report) => sums.lock().unwrap().add(&report),
+                        Err(text) => {
+                            failure.lock().unwrap().get_or_insert((seed, text));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match failure.into_inner().unwrap() {
+        Some(failure) => Err(failure),
+        None => Ok(sums.into_inner().unwrap()),
+    }
+}
+
+#[test]
+fn committed_output_equals_the_twin_whatever_crashes() {
+    let seeds = variable("MILLSTREAM_SIM_SEEDS").unwrap_or(200);
+    let twice = |seed| {
+        let first = run(seed)?;
+        let second = run(seed)?;
+        if first == second { Ok(first) } else { Err("the same seed gave another trace".to_owned()) }
+    };
+    let sums = match sweep(seeds, twice) {
+        Ok(sums) => sums,
+        Err((seed, text)) => panic!("seed {seed}: {text}\nreplay: {}", command(seed)),
+    };
+    println!(
+        "{} seeds, each twice with the same trace: {} steps, {} attempts, {} crashes, {} published commits, depth two {} times, \
+         {} late loops",
+        sums.seeds, sums.steps, sums.attempts, sums.crashes, sums.epochs, sums.depth_two, sums.late_loops
+    );
+    for point in CrashPoint::ALL {
+        let count = |counts: &BTreeMap<_, _>| counts.get(point).copied().unwrap_or(0u64);
+        println!("  {point:22} passed {:9}  ended a life {:6}", count(&sums.passed), count(&sums.hit));
+    }
+    if seeds >= FULL_SWEEP {
+        for point in CrashPoint::ALL {
+            let hit = sums.hit.get(point).copied().unwrap_or(0);
+            assert!(hit >= ENOUGH, "crash point {point} ended only {hit} lives");
+        }
+        assert!(sums.depth_two >= ENOUGH, "two epochs were in flight only {} times", sums.depth_two);
+        assert!(sums.late_loops >= ENOUGH, "only {} loops woke up late", sums.late_loops);
+    }
+}
+
+#[test]
+fn one_seed() {
+    let seed = variable("MILLSTREAM_SIM_SEED").unwrap_or(1);
+    match run(seed) {
+        Ok(report) => println!("seed {seed}: {report:?}"),
+        Err(text) => panic!("seed {seed}: {text}"),
+    }
+}
+
+/// Looks for a planted bug and returns the first seed that shows it.
+pub(crate) fn find(canary: Canary, seeds: u64) -> Option<(u64, String)> {
+    let found = sweep(seeds, |seed| {
+        plant(Some(canary));
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        plant(None);
+        outcome.unwrap_or_else(|_| Err("a check inside the machines failed".to_owned()))
+    });
+    found.err()
+}
