@@ -18,3 +18,6 @@ pub use self::keyed_stream::KeyedStream;
 pub use self::pipeline::Pipeline;
 pub use self::stateless::{Chain, Erased, Filter, FlatMap, FlatMapInto, Inspect, Map, Pull, TryMap};
 pub use self::stream::Stream;
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,12 @@
 //! runs the shipped machines on one seeded thread and crashes them at every step.
 
 mod clock;
+mod harness;
 pub mod sim_store;
 mod sim_world;
 mod simulation;
 
 pub use self::clock::ManualClock;
+pub use self::harness::{HarnessFailure, ScriptSink, ScriptSource, check, check_at};
 pub use self::sim_world::{Numbered, Outside, SimSink, SimSource};
 pub use self::simulation::{SimConfig, SimFailure, SimReport, simulate};

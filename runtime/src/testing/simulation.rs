@@ -59,6 +59,8 @@ pub struct SimConfig {
     pub stops: u32,
     /// Most times that the disk is full for a while.
     pub full_disks: u32,
+    /// Stops every life in good order after this time, and starts the next, until the input is used up.
+    pub stop_after: Option<Duration>,
 }
 
 impl SimConfig {
@@ -79,6 +81,7 @@ impl SimConfig {
             failures: 0,
             stops: 0,
             full_disks: 0,
+            stop_after: None,
         }
     }
 }
@@ -316,20 +319,20 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
             over: None,
         }
         .run();
-        match ended {
+        match &ended {
             // A stop that meets a failure returns it; the next life goes on from the last epoch all the same.
             Ok(
                 Ok(Ended::Stopped { .. })
                 | Err(JobError::Task { .. } | JobError::Recovery { .. } | JobError::Commit { .. }),
-            ) if stops < before => {}
+            ) if stops < before || (config.stop_after.is_some() && matches!(ended, Ok(Ok(_)))) => {}
             Ok(Ok(_) | Err(JobError::AlreadyEnded { .. })) => break Ok(()),
-            Ok(Err(error)) => break Err(SimFailure::Failed { error: text(&error) }),
+            Ok(Err(error)) => break Err(SimFailure::Failed { error: text(error) }),
             Err(Halt::Crashed) => {
                 report.crashes += 1;
                 disk.heal();
                 disk.crash(&mut rng);
             }
-            Err(Halt::Failure(failure)) => break Err(failure),
+            Err(Halt::Failure(failure)) => break Err(failure.clone()),
         }
     };
     faults.with(|state| {
@@ -363,7 +366,14 @@ impl From<Crashed> for Halt {
 impl Life<'_> {
     fn run(mut self) -> Result<Result<Ended, JobError>, Halt> {
         self.carry_out()?;
+        let started = self.clock.now();
+        let mut stop_at = self.config.stop_after.map(|after| started.saturating_add(after));
         loop {
+            if let Some(at) = stop_at.filter(|at| *at <= self.clock.now()) {
+                stop_at = None;
+                let deadline = at.saturating_add(Duration::from_secs(3600));
+                self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });
+            }
             if let Some(over) = self.over.take() {
                 return Ok(over);
             }
