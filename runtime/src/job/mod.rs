@@ -5,9 +5,11 @@
 mod committer;
 mod error;
 mod machine;
+mod protocol;
 mod restart;
 
 pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore};
 pub use self::error::{Ended, JobError};
-pub use self::machine::{JobConfig, JobEvent, JobMachine, JobOrder, JobPhase, JobStatus};
+pub use self::machine::JobMachine;
+pub use self::protocol::{JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
 pub use self::restart::RestartPolicy;

@@ -1,197 +1,27 @@
-//! The simulator: the shipped job machine, task machines, committer and deliveries on one seeded thread, with virtual time.
-//!
-//! A run is a sequence of *lives* on one [`SimDisk`]. In every step the seed picks one of those who could do something: a
-//! task, a reader, the committer, a delivery, or a message on its way. A crash point may end the life: everything is dropped,
-//! the disk forgets a subset of what was not synced, and the next life starts from the store. Tasks fail, loops
-//! hang, are abandoned and wake up late. Nobody waits for real time, and no executor of its own hides how tasks wake each
-//! other: a task runs only if its bell was rung.
+//! One life of the simulated process: who can do something, who is picked, and what the host does for the machines.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
 use rand::seq::IndexedRandom;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
+use super::{STEP_LIMIT, SimConfig, SimFailure, World};
 use crate::fault::{CrashPoint, Crashed, Faults, SharedFaults};
-use crate::graph::{BuildErrors, Graph};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
 use crate::job::{
-    Committer, CommitterAnswer, CommitterOrder, CommitterStep, Ended, JobConfig, JobError, JobEvent, JobMachine,
-    JobOrder, RestartPolicy,
+    Committer, CommitterAnswer, CommitterOrder, CommitterStep, Ended, JobError, JobEvent, JobMachine, JobOrder,
 };
 use crate::operator::{Effect, SourceControl, TaskError};
 use crate::plan::{AttemptSpec, Plan};
 use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 use crate::source::{Fetch, Fetching};
 use crate::state::key_group::KeyGroups;
-use crate::state::log::{CommitError, Identity, LogLimits, Restored, StartFrom};
+use crate::state::log::{CommitError, Identity, Restored, StartFrom};
 use crate::state::store::{StateBackend, StoreErrorKind};
 use crate::task::{TaskMachine, Turn};
-use crate::testing::ManualClock;
-use crate::testing::sim_store::SimDisk;
 use crate::time::{Clock, Timestamp};
-
-/// How one run is drawn.
-#[derive(Clone, Debug)]
-pub struct SimConfig {
-    /// Everything random comes from it.
-    pub seed: u64,
-    /// Parallelism of each life, in turns; at least one.
-    pub parallelism: Vec<u16>,
-    /// Frames that fit into a channel.
-    pub channel_frames: usize,
-    /// Batches that a reader may be ahead.
-    pub read_ahead: usize,
-    /// How the job runs. Its times are virtual.
-    pub job: JobConfig,
-    /// When the log is folded.
-    pub limits: LogLimits,
-    /// Most crashes of the process.
-    pub crashes: u32,
-    /// How likely a crash point is hit, 0 to 1.
-    pub crash_chance: f64,
-    /// Most failures of tasks.
-    pub failures: u32,
-    /// Most orderly stops, each followed by a new life.
-    pub stops: u32,
-    /// Most times that the disk is full for a while.
-    pub full_disks: u32,
-    /// Stops every life in good order after this time, and starts the next, until the input is used up.
-    pub stop_after: Option<Duration>,
-}
-
-impl SimConfig {
-    /// A run without any fault.
-    pub fn calm(seed: u64) -> Self {
-        let mut job = JobConfig::default();
-        job.restart = RestartPolicy::at_most(1000).backoff(Duration::from_millis(1));
-        job.stop_timeout = Duration::from_millis(200);
-        Self {
-            seed,
-            parallelism: vec![1],
-            channel_frames: 16,
-            read_ahead: 4,
-            job,
-            limits: LogLimits::default(),
-            crashes: 0,
-            crash_chance: 0.0,
-            failures: 0,
-            stops: 0,
-            full_disks: 0,
-            stop_after: None,
-        }
-    }
-}
-
-/// What a run did: evidence that it tried.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SimReport {
-    /// Hash of everything that happened, in order. The same seed gives the same.
-    pub trace: u64,
-    /// Steps.
-    pub steps: u64,
-    /// Crashes of the process.
-    pub crashes: u64,
-    /// Attempts that were started.
-    pub attempts: u64,
-    /// Committed epochs that were published, over all lives.
-    pub epochs: u64,
-    /// Times that two epochs were in flight.
-    pub depth_two: u64,
-    /// Loops that were abandoned and woke up late.
-    pub late_loops: u64,
-    /// How often each crash point was passed.
-    pub passed: BTreeMap<CrashPoint, u64>,
-    /// How often each crash point ended a life.
-    pub hit: BTreeMap<CrashPoint, u64>,
-}
-
-/// A run that went wrong.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum SimFailure {
-    /// Nobody can do anything and the job is not over.
-    Stuck {
-        /// What is known of the job.
-        status: String,
-    },
-    /// The job is not over after very many steps.
-    Endless {
-        /// What is known of the job.
-        status: String,
-    },
-    /// The job failed although nothing happened that may fail it.
-    Failed {
-        /// Why.
-        error: String,
-    },
-    /// The pipeline cannot be built.
-    Build(BuildErrors),
-}
-
-impl fmt::Display for SimFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stuck { status } => write!(f, "stuck: nobody can do anything; {status}"),
-            Self::Endless { status } => write!(f, "not over after {STEP_LIMIT} steps; {status}"),
-            Self::Failed { error } => write!(f, "the job failed: {error}"),
-            Self::Build(errors) => errors.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SimFailure {}
-
-const STEP_LIMIT: u64 = 3_000_000;
-
-/// Draws whether a crash point ends the life.
-#[derive(Debug)]
-struct SimFaults {
-    inner: Mutex<FaultState>,
-}
-
-#[derive(Debug)]
-struct FaultState {
-    rng: ChaCha8Rng,
-    chance: f64,
-    left: u32,
-    passed: BTreeMap<CrashPoint, u64>,
-    hit: BTreeMap<CrashPoint, u64>,
-}
-
-impl SimFaults {
-    fn with<R>(&self, f: impl FnOnce(&mut FaultState) -> R) -> R {
-        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Faults for SimFaults {
-    fn pass(&self, point: CrashPoint) -> Result<(), Crashed> {
-        self.with(|state| {
-            *state.passed.entry(point).or_default() += 1;
-            // Every life passes the first points and few get to the last ones: else all crashes would go to the start.
-            let chance = match point {
-                CrashPoint::GenesisBefore
-                | CrashPoint::GenesisAfter
-                | CrashPoint::AttemptBefore
-                | CrashPoint::AttemptAfter
-                | CrashPoint::RecoverBefore
-                | CrashPoint::RecoverAfter => state.chance / 2.0,
-                CrashPoint::BarrierOut | CrashPoint::PartIn => state.chance / 8.0,
-                _ => (state.chance * 2.0).min(1.0),
-            };
-            if state.left == 0 || !state.rng.random_bool(chance) {
-                return Ok(());
-            }
-            state.left -= 1;
-            *state.hit.entry(point).or_default() += 1;
-            Err(Crashed(point))
-        })
-    }
-}
 
 /// Who can be picked for a step.
 #[derive(Clone, Copy, Debug)]
@@ -233,13 +63,9 @@ struct SimReader {
 }
 
 /// One life of the process.
-struct Life<'a> {
+pub(super) struct Life<'a> {
     config: &'a SimConfig,
-    rng: &'a mut ChaCha8Rng,
-    report: &'a mut SimReport,
-    clock: ManualClock,
-    disk: &'a SimDisk,
-    faults: Arc<SimFaults>,
+    world: &'a mut World,
     plan: Plan,
     machine: JobMachine,
     committer: Committer,
@@ -253,106 +79,11 @@ struct Life<'a> {
     /// Messages to the job, in order per sender.
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
-    failures: &'a mut u32,
-    stops: &'a mut u32,
-    full_disks: &'a mut u32,
     over: Option<Result<Ended, JobError>>,
 }
 
-/// Runs a pipeline to its end, through all lives. `pipeline` describes it anew for every life.
-///
-/// # Errors
-/// [`SimFailure`] when it gets stuck, never ends, or fails. The caller compares its output.
-pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimReport, SimFailure> {
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-    let mut report = SimReport { trace: 0xcbf2_9ce4_8422_2325, ..SimReport::default() };
-    let disk = SimDisk::new();
-    let faults = Arc::new(SimFaults {
-        inner: Mutex::new(FaultState {
-            rng: ChaCha8Rng::seed_from_u64(config.seed ^ 0x5eed),
-            chance: config.crash_chance,
-            left: config.crashes,
-            passed: BTreeMap::new(),
-            hit: BTreeMap::new(),
-        }),
-    });
-    let (mut failures, mut stops, mut full_disks) = (config.failures, config.stops, config.full_disks);
-    let clock = ManualClock::default();
-    let mut life = 0usize;
-    let outcome = loop {
-        let parallelism = config.parallelism.get(life % config.parallelism.len().max(1)).copied().unwrap_or(1);
-        life += 1;
-        let plan = Plan::new(pipeline(), parallelism).map_err(SimFailure::Build)?;
-        let shared: SharedFaults = Arc::clone(&faults) as _;
-        let identity = Identity {
-            pipeline: plan.name().to_owned(),
-            shard: ShardId::new(0),
-            key_groups: KeyGroups::default().count(),
-        };
-        let (backend, name) = (disk.clone(), plan.name().to_owned());
-        let open = Box::new(move |create| backend.open(&name, ShardId::new(0), create));
-        let declared = plan.declarations();
-        let committer =
-            Committer::new(identity, StartFrom::default(), config.limits, declared, open, Arc::clone(&shared));
-        let before = stops;
-        let ended = Life {
-            config,
-            rng: &mut rng,
-            report: &mut report,
-            clock: clock.clone(),
-            disk: &disk,
-            faults: Arc::clone(&faults),
-            plan,
-            machine: JobMachine::new(config.job),
-            committer,
-            committer_at: None,
-            slow_until: Timestamp::default(),
-            deliveries: Vec::new(),
-            operators: Vec::new(),
-            tasks: Vec::new(),
-            readers: Vec::new(),
-            mail: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            failures: &mut failures,
-            stops: &mut stops,
-            full_disks: &mut full_disks,
-            over: None,
-        }
-        .run();
-        match &ended {
-            // A stop that meets a failure returns it; the next life goes on from the last epoch all the same.
-            Ok(
-                Ok(Ended::Stopped { .. })
-                | Err(JobError::Task { .. } | JobError::Recovery { .. } | JobError::Commit { .. }),
-            ) if stops < before || (config.stop_after.is_some() && matches!(ended, Ok(Ok(_)))) => {}
-            Ok(Ok(_) | Err(JobError::AlreadyEnded { .. })) => break Ok(()),
-            Ok(Err(error)) => break Err(SimFailure::Failed { error: text(error) }),
-            Err(Halt::Crashed) => {
-                report.crashes += 1;
-                disk.heal();
-                disk.crash(&mut rng);
-            }
-            Err(Halt::Failure(failure)) => break Err(failure.clone()),
-        }
-    };
-    faults.with(|state| {
-        report.passed = std::mem::take(&mut state.passed);
-        report.hit = std::mem::take(&mut state.hit);
-    });
-    outcome.map(|()| report)
-}
-
-fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-enum Halt {
+/// Why a life ended before its job.
+pub(super) enum Halt {
     Crashed,
     Failure(SimFailure),
 }
@@ -363,13 +94,54 @@ impl From<Crashed> for Halt {
     }
 }
 
-impl Life<'_> {
-    fn run(mut self) -> Result<Result<Ended, JobError>, Halt> {
+/// The text of an error with its causes.
+pub(super) fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl<'a> Life<'a> {
+    /// Starts the process.
+    pub(super) fn new(config: &'a SimConfig, world: &'a mut World, plan: Plan) -> Self {
+        let identity = Identity {
+            pipeline: plan.name().to_owned(),
+            shard: ShardId::new(0),
+            key_groups: KeyGroups::default().count(),
+        };
+        let (backend, name) = (world.disk.clone(), plan.name().to_owned());
+        let open = Box::new(move |create| backend.open(&name, ShardId::new(0), create));
+        let faults: SharedFaults = Arc::clone(&world.faults) as _;
+        let declared = plan.declarations();
+        Self {
+            config,
+            world,
+            plan,
+            machine: JobMachine::new(config.job),
+            committer: Committer::new(identity, StartFrom::default(), config.limits, declared, open, faults),
+            committer_at: None,
+            slow_until: Timestamp::default(),
+            deliveries: Vec::new(),
+            operators: Vec::new(),
+            tasks: Vec::new(),
+            readers: Vec::new(),
+            mail: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            over: None,
+        }
+    }
+
+    /// Lets the seed pick who does something, until the job is over or the life ends.
+    pub(super) fn run(mut self) -> Result<Result<Ended, JobError>, Halt> {
         self.carry_out()?;
-        let started = self.clock.now();
+        let started = self.world.clock.now();
         let mut stop_at = self.config.stop_after.map(|after| started.saturating_add(after));
         loop {
-            if let Some(at) = stop_at.filter(|at| *at <= self.clock.now()) {
+            if let Some(at) = stop_at.filter(|at| *at <= self.world.clock.now()) {
                 stop_at = None;
                 let deadline = at.saturating_add(Duration::from_secs(3600));
                 self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });
@@ -377,15 +149,15 @@ impl Life<'_> {
             if let Some(over) = self.over.take() {
                 return Ok(over);
             }
-            self.report.steps += 1;
-            if self.report.steps > STEP_LIMIT {
+            self.world.report.steps += 1;
+            if self.world.report.steps > STEP_LIMIT {
                 return Err(Halt::Failure(SimFailure::Endless { status: self.describe() }));
             }
             self.disturb();
             let Some(actor) = self.pick() else {
                 return Err(Halt::Failure(SimFailure::Stuck { status: self.describe() }));
             };
-            self.clock.advance(Duration::from_micros(self.rng.random_range(0..50)));
+            self.world.clock.advance(Duration::from_micros(self.world.rng.random_range(0..50)));
             self.note(actor);
             match actor {
                 Actor::Task(index) => self.step_task(index)?,
@@ -419,15 +191,15 @@ impl Life<'_> {
             Actor::Message(_) => (5, self.machine.in_flight() as u64),
             Actor::Time => (6, 0),
         };
-        let now = self.clock.now().as_micros().unsigned_abs();
+        let now = self.world.clock.now().as_micros().unsigned_abs();
         for word in [kind, index, now] {
-            self.report.trace = (self.report.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+            self.world.report.trace = (self.world.report.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 
     /// Everybody who could do something now; time itself only if nobody else can, or now and then.
     fn pick(&mut self) -> Option<Actor> {
-        let now = self.clock.now();
+        let now = self.world.clock.now();
         let mut actors = Vec::new();
         for (index, task) in self.tasks.iter_mut().enumerate() {
             let Some(machine) = &task.machine else { continue };
@@ -440,7 +212,7 @@ impl Life<'_> {
         }
         for (index, reader) in self.readers.iter().enumerate() {
             // A full queue empties when its task runs; then the reader is worth another try.
-            if !reader.full || self.rng.random_bool(0.2) {
+            if !reader.full || self.world.rng.random_bool(0.2) {
                 actors.push(Actor::Reader(index));
             }
         }
@@ -459,7 +231,7 @@ impl Life<'_> {
         if due || (only_readers && self.next_time().is_some()) {
             actors.push(Actor::Time);
         }
-        if actors.is_empty() { self.next_time().map(|_| Actor::Time) } else { actors.choose(self.rng).copied() }
+        if actors.is_empty() { self.next_time().map(|_| Actor::Time) } else { actors.choose(&mut self.world.rng).copied() }
     }
 
     /// A hanging loop's messages are on their way for as long as it hangs.
@@ -471,16 +243,16 @@ impl Life<'_> {
 
     fn next_time(&self) -> Option<Timestamp> {
         let deliveries = self.deliveries.iter().filter_map(|(_, at)| *at);
-        let slow = (self.committer.has_orders() && self.slow_until > self.clock.now()).then_some(self.slow_until);
+        let slow = (self.committer.has_orders() && self.slow_until > self.world.clock.now()).then_some(self.slow_until);
         let committer = slow.or(self.committer_at);
         self.timers.first().copied().into_iter().chain(committer).chain(deliveries).min()
     }
 
     fn pass_time(&mut self) -> Result<(), Halt> {
         if let Some(next) = self.next_time() {
-            self.clock.set(next);
+            self.world.clock.set(next);
         }
-        let now = self.clock.now();
+        let now = self.world.clock.now();
         if self.timers.first().is_some_and(|at| *at <= now) {
             self.timers.retain(|at| *at > now);
             self.machine.on(JobEvent::Tick, now);
@@ -492,26 +264,26 @@ impl Life<'_> {
     /// Lets something go wrong now and then: a task fails, a loop hangs or wakes up, the disk is full, somebody stops the job.
     fn disturb(&mut self) {
         // A hanging loop that was abandoned comes back some time, if there is time.
-        if self.tasks.iter().any(|task| task.asleep && task.abandoned) && self.rng.random_bool(0.05) {
+        if self.tasks.iter().any(|task| task.asleep && task.abandoned) && self.world.rng.random_bool(0.05) {
             for task in self.tasks.iter_mut().filter(|task| task.asleep && task.abandoned) {
                 task.asleep = false;
                 task.runnable = true;
-                self.report.late_loops += 1;
+                self.world.report.late_loops += 1;
             }
         }
-        if !self.rng.random_bool(0.01) {
+        if !self.world.rng.random_bool(0.01) {
             return;
         }
-        let now = self.clock.now();
-        match self.rng.random_range(0..3) {
-            0 if *self.failures > 0 => self.fail_a_task(),
-            1 if *self.full_disks > 0 => {
-                *self.full_disks -= 1;
-                let times = self.rng.random_range(1..4);
-                self.disk.fail_next(StoreErrorKind::Full, times);
+        let now = self.world.clock.now();
+        match self.world.rng.random_range(0..3) {
+            0 if self.world.failures > 0 => self.fail_a_task(),
+            1 if self.world.full_disks > 0 => {
+                self.world.full_disks -= 1;
+                let times = self.world.rng.random_range(1..4);
+                self.world.disk.fail_next(StoreErrorKind::Full, times);
             }
-            2 if *self.stops > 0 && self.rng.random_bool(0.3) => {
-                *self.stops -= 1;
+            2 if self.world.stops > 0 && self.world.rng.random_bool(0.3) => {
+                self.world.stops -= 1;
                 let deadline = now.saturating_add(Duration::from_secs(3600));
                 self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });
             }
@@ -523,8 +295,8 @@ impl Life<'_> {
         let attempt = self.machine.status().attempt;
         let alive = self.tasks.iter().enumerate().filter(|(_, task)| task.attempt == attempt && task.machine.is_some());
         let alive: Vec<usize> = alive.map(|(index, _)| index).collect();
-        let Some(index) = alive.choose(self.rng).copied() else { return };
-        *self.failures -= 1;
+        let Some(index) = alive.choose(&mut self.world.rng).copied() else { return };
+        self.world.failures -= 1;
         // Some other loop may be lost in user code at that moment, best with a part that it has just handed in.
         let speaking = alive.iter().copied().filter(|index| {
             let task = self.tasks.get(*index);
@@ -532,8 +304,8 @@ impl Life<'_> {
         });
         let speaking: Vec<usize> = speaking.collect();
         let others = if speaking.is_empty() { &alive } else { &speaking };
-        if self.rng.random_bool(0.7)
-            && let Some(other) = others.choose(self.rng).copied()
+        if self.world.rng.random_bool(0.7)
+            && let Some(other) = others.choose(&mut self.world.rng).copied()
             && other != index
             && let Some(task) = self.tasks.get_mut(other)
         {
@@ -569,11 +341,11 @@ impl Life<'_> {
         for effect in effects {
             match effect {
                 Effect::Part(part) => {
-                    self.faults.pass(CrashPoint::PartIn)?;
+                    self.world.faults.pass(CrashPoint::PartIn)?;
                     mail.push(JobEvent::Part(part));
                 }
                 Effect::SourceDone(subtask) => mail.push(JobEvent::SourceDone { attempt, subtask }),
-                Effect::BarrierOut(_) => self.faults.pass(CrashPoint::BarrierOut)?,
+                Effect::BarrierOut(_) => self.world.faults.pass(CrashPoint::BarrierOut)?,
             }
         }
         if let Some(error) = ended {
@@ -596,7 +368,7 @@ impl Life<'_> {
     }
 
     fn step_committer(&mut self) -> Result<(), Halt> {
-        let now = self.clock.now();
+        let now = self.world.clock.now();
         self.committer_at = Some(now);
         match self.committer.step(now)? {
             CommitterStep::Answer(answer) => {
@@ -614,7 +386,7 @@ impl Life<'_> {
     }
 
     fn step_delivery(&mut self, index: usize) -> Result<(), Halt> {
-        let now = self.clock.now();
+        let now = self.world.clock.now();
         let Some((delivery, at)) = self.deliveries.get_mut(index) else { return Ok(()) };
         *at = Some(now);
         match delivery.step(now)? {
@@ -634,9 +406,9 @@ impl Life<'_> {
         let event = self.mail.get_mut(&sender).and_then(VecDeque::pop_front);
         self.mail.retain(|_, mail| !mail.is_empty());
         if let Some(event) = event {
-            self.machine.on(event, self.clock.now());
+            self.machine.on(event, self.world.clock.now());
             if self.machine.in_flight() >= 2 {
-                self.report.depth_two += 1;
+                self.world.report.depth_two += 1;
             }
             self.carry_out()?;
         }
@@ -645,14 +417,14 @@ impl Life<'_> {
 
     fn carry_out(&mut self) -> Result<(), Halt> {
         for order in self.machine.take_orders() {
-            let now = self.clock.now();
+            let now = self.world.clock.now();
             match order {
                 JobOrder::Committer(order) => {
                     if matches!(order, CommitterOrder::Commit { .. }) {
-                        self.faults.pass(CrashPoint::EpochComplete)?;
+                        self.world.faults.pass(CrashPoint::EpochComplete)?;
                     }
-                    if matches!(order, CommitterOrder::Commit { .. }) && self.rng.random_bool(0.05) {
-                        let slow = Duration::from_micros(self.rng.random_range(0..100_000));
+                    if matches!(order, CommitterOrder::Commit { .. }) && self.world.rng.random_bool(0.05) {
+                        let slow = Duration::from_micros(self.world.rng.random_range(0..100_000));
                         self.slow_until = now.saturating_add(slow);
                     }
                     self.committer.order(order);
@@ -661,13 +433,13 @@ impl Life<'_> {
                 JobOrder::Sources(command) => self.sources(|control| control.command(command)),
                 JobOrder::HoldSources(hold) => self.sources(|control| control.hold(hold)),
                 JobOrder::Publish { attempt, mut committed } => {
-                    self.report.epochs += 1;
+                    self.world.report.epochs += 1;
                     for (delivery, at) in &mut self.deliveries {
                         let rows = committed.outbox.remove(&delivery.operator()).unwrap_or_default();
                         delivery.order(DeliveryOrder::Committed { attempt, committed: committed.epoch, rows }, now);
                         *at = Some(now);
                     }
-                    self.faults.pass(CrashPoint::PublishAfter)?;
+                    self.world.faults.pass(CrashPoint::PublishAfter)?;
                 }
                 JobOrder::FlushSinks => self.all_deliveries(|| DeliveryOrder::Flush),
                 JobOrder::FenceSinks { attempt } => self.all_deliveries(|| DeliveryOrder::Fence { attempt }),
@@ -696,7 +468,7 @@ impl Life<'_> {
     }
 
     fn all_deliveries(&mut self, order: impl Fn() -> DeliveryOrder) {
-        let now = self.clock.now();
+        let now = self.world.clock.now();
         for (delivery, at) in &mut self.deliveries {
             delivery.order(order(), now);
             *at = Some(now);
@@ -714,9 +486,9 @@ impl Life<'_> {
     }
 
     fn build(&mut self, attempt: Attempt, operators: Vec<OperatorId>, restored: &Arc<Restored>) -> Result<(), Halt> {
-        self.report.attempts += 1;
+        self.world.report.attempts += 1;
         self.tasks.retain(|task| task.machine.is_some() && task.attempt != attempt);
-        let now = self.clock.now();
+        let now = self.world.clock.now();
         let spec = AttemptSpec {
             attempt,
             shard: ShardId::new(0),
@@ -739,15 +511,15 @@ impl Life<'_> {
                 self.readers.push(SimReader { fetching, attempt, task, full: false });
                 source.control
             });
-            let machine = TaskMachine::build(seed, Arc::new(self.clock.clone()));
+            let machine = TaskMachine::build(seed, Arc::new(self.world.clock.clone()));
             let mut machine = machine.map_err(|error| failed(text(&error)))?;
-            machine.limit_slices(self.rng.random_range(1..40));
+            machine.limit_slices(self.world.rng.random_range(1..40));
             let machine = Some(machine);
             let (runnable, asleep, abandoned) = (true, false, false);
             self.tasks.push(SimTask { machine, subtask, attempt, source, runnable, asleep, abandoned });
         }
         if self.deliveries.is_empty() {
-            let faults: SharedFaults = Arc::clone(&self.faults) as _;
+            let faults: SharedFaults = Arc::clone(&self.world.faults) as _;
             let made = self.plan.deliveries(&operators, ShardId::new(0), &faults);
             self.deliveries = made.into_iter().map(|delivery| (delivery, None)).collect();
         }

@@ -1,0 +1,196 @@
+//! The simulator: the shipped job machine, task machines, committer and deliveries on one seeded thread, with virtual time.
+//!
+//! A run is a sequence of *lives* on one [`SimDisk`]. In every step the seed picks one of those who could do something: a
+//! task, a reader, the committer, a delivery, or a message on its way. A crash point may end the life: everything is dropped,
+//! the disk forgets a subset of what was not synced, and the next life starts from the store. Tasks fail, loops
+//! hang, are abandoned and wake up late. Nobody waits for real time, and no executor of its own hides how tasks wake each
+//! other: a task runs only if its bell was rung.
+
+mod faults;
+mod life;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use self::faults::SimFaults;
+use self::life::{Halt, Life};
+use crate::fault::CrashPoint;
+use crate::graph::{BuildErrors, Graph};
+use crate::job::{Ended, JobConfig, JobError, RestartPolicy};
+use crate::plan::Plan;
+use crate::state::log::LogLimits;
+use crate::testing::ManualClock;
+use crate::testing::sim_store::SimDisk;
+
+/// How one run is drawn.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Parallelism of each life, in turns; at least one.
+    pub parallelism: Vec<u16>,
+    /// Frames that fit into a channel.
+    pub channel_frames: usize,
+    /// Batches that a reader may be ahead.
+    pub read_ahead: usize,
+    /// How the job runs. Its times are virtual.
+    pub job: JobConfig,
+    /// When the log is folded.
+    pub limits: LogLimits,
+    /// Most crashes of the process.
+    pub crashes: u32,
+    /// How likely a crash point is hit, 0 to 1.
+    pub crash_chance: f64,
+    /// Most failures of tasks.
+    pub failures: u32,
+    /// Most orderly stops, each followed by a new life.
+    pub stops: u32,
+    /// Most times that the disk is full for a while.
+    pub full_disks: u32,
+    /// Stops every life in good order after this time, and starts the next, until the input is used up.
+    pub stop_after: Option<Duration>,
+}
+
+impl SimConfig {
+    /// A run without any fault.
+    pub fn calm(seed: u64) -> Self {
+        let mut job = JobConfig::default();
+        job.restart = RestartPolicy::at_most(1000).backoff(Duration::from_millis(1));
+        job.stop_timeout = Duration::from_millis(200);
+        Self {
+            seed,
+            parallelism: vec![1],
+            channel_frames: 16,
+            read_ahead: 4,
+            job,
+            limits: LogLimits::default(),
+            crashes: 0,
+            crash_chance: 0.0,
+            failures: 0,
+            stops: 0,
+            full_disks: 0,
+            stop_after: None,
+        }
+    }
+}
+
+/// What a run did: evidence that it tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimReport {
+    /// Hash of everything that happened, in order. The same seed gives the same.
+    pub trace: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Crashes of the process.
+    pub crashes: u64,
+    /// Attempts that were started.
+    pub attempts: u64,
+    /// Committed epochs that were published, over all lives.
+    pub epochs: u64,
+    /// Times that two epochs were in flight.
+    pub depth_two: u64,
+    /// Loops that were abandoned and woke up late.
+    pub late_loops: u64,
+    /// How often each crash point was passed.
+    pub passed: BTreeMap<CrashPoint, u64>,
+    /// How often each crash point ended a life.
+    pub hit: BTreeMap<CrashPoint, u64>,
+}
+
+/// A run that went wrong.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SimFailure {
+    /// Nobody can do anything and the job is not over.
+    Stuck {
+        /// What is known of the job.
+        status: String,
+    },
+    /// The job is not over after very many steps.
+    Endless {
+        /// What is known of the job.
+        status: String,
+    },
+    /// The job failed although nothing happened that may fail it.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// The pipeline cannot be built.
+    Build(BuildErrors),
+}
+
+impl fmt::Display for SimFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stuck { status } => write!(f, "stuck: nobody can do anything; {status}"),
+            Self::Endless { status } => write!(f, "not over after {STEP_LIMIT} steps; {status}"),
+            Self::Failed { error } => write!(f, "the job failed: {error}"),
+            Self::Build(errors) => errors.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SimFailure {}
+
+/// More steps than any run needs.
+const STEP_LIMIT: u64 = 3_000_000;
+
+/// What outlives a crash, and what is left to go wrong.
+struct World {
+    rng: ChaCha8Rng,
+    report: SimReport,
+    clock: ManualClock,
+    disk: SimDisk,
+    faults: Arc<SimFaults>,
+    failures: u32,
+    stops: u32,
+    full_disks: u32,
+}
+
+/// Runs a pipeline to its end, through all lives. `pipeline` describes it anew for every life.
+///
+/// # Errors
+/// [`SimFailure`] when it gets stuck, never ends, or fails. The caller compares its output.
+pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimReport, SimFailure> {
+    let mut world = World {
+        rng: ChaCha8Rng::seed_from_u64(config.seed),
+        report: SimReport { trace: 0xcbf2_9ce4_8422_2325, ..SimReport::default() },
+        clock: ManualClock::default(),
+        disk: SimDisk::new(),
+        faults: Arc::new(SimFaults::new(config.seed ^ 0x5eed, config.crash_chance, config.crashes)),
+        failures: config.failures,
+        stops: config.stops,
+        full_disks: config.full_disks,
+    };
+    for life in 0usize.. {
+        let parallelism = config.parallelism.get(life % config.parallelism.len().max(1)).copied().unwrap_or(1);
+        let plan = Plan::new(pipeline(), parallelism).map_err(SimFailure::Build)?;
+        let stops = world.stops;
+        let ended = Life::new(config, &mut world, plan).run();
+        let stopped = world.stops < stops || config.stop_after.is_some();
+        match ended {
+            Ok(Ok(Ended::Stopped { .. })) if stopped => {}
+            Ok(Ok(_) | Err(JobError::AlreadyEnded { .. })) => break,
+            // A stop that meets a failure returns it; the next life goes on from the last epoch all the same.
+            Ok(Err(JobError::Task { .. } | JobError::Recovery { .. } | JobError::Commit { .. }))
+                if world.stops < stops => {}
+            Ok(Err(error)) => return Err(SimFailure::Failed { error: life::text(&error) }),
+            Err(Halt::Crashed) => {
+                world.report.crashes += 1;
+                world.disk.heal();
+                let World { disk, rng, .. } = &mut world;
+                disk.crash(rng);
+            }
+            Err(Halt::Failure(failure)) => return Err(failure),
+        }
+    }
+    let mut report = world.report;
+    (report.passed, report.hit) = world.faults.take_counts();
+    Ok(report)
+}
