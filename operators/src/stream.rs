@@ -5,9 +5,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
 
-use millstream_runtime::graph::{
-    BuildError, Exchange, OperatorOf, SinkOf, TeeFn, VertexId, VertexKind, WireOf,
-};
+use millstream_runtime::graph::{BuildError, Exchange, OperatorOf, SinkOf, TeeFn, VertexId, VertexKind, WireOf};
 use millstream_runtime::operator::{AnyNode, Node, OpenContext, Tee};
 use millstream_runtime::sink::IntoSink;
 
@@ -65,7 +63,12 @@ impl<T: Send + 'static> Stream<T> {
 
     /// Adds a vertex behind this stream.
     #[track_caller]
-    pub(crate) fn then<U: Send + 'static>(self, name: Option<&str>, kind: VertexKind, at: &'static Location<'static>) -> Stream<U> {
+    pub(crate) fn then<U: Send + 'static>(
+        self,
+        name: Option<&str>,
+        kind: VertexKind,
+        at: &'static Location<'static>,
+    ) -> Stream<U> {
         self.then_by(name, kind, at, None)
     }
 

@@ -96,7 +96,11 @@ fn a_state_that_does_not_survive_its_encoding_is_refused_by_the_name_of_its_type
     }
     let failed = through(0..3u64, |stream| {
         let start = || Forgetful { count: 0 };
-        stream.key_by(|_| 1u8).fold("forgetful", start, |state, _| state.count += 1).map(|(_, state)| state.count).erase()
+        stream
+            .key_by(|_| 1u8)
+            .fold("forgetful", start, |state, _| state.count += 1)
+            .map(|(_, state)| state.count)
+            .erase()
     });
     let text = failed.unwrap_err().to_string();
     assert!(text.contains("Forgetful") && text.contains("restored after every record"), "{text}");

@@ -23,7 +23,9 @@ pub enum CodecError {
         source: rmp_serde::encode::Error,
     },
     /// The bytes are not a value of the type: it changed since they were written, or they are damaged.
-    #[error("cannot decode a {type_name} from {length} bytes; if the type changed, give the state a new name or migrate it")]
+    #[error(
+        "cannot decode a {type_name} from {length} bytes; if the type changed, give the state a new name or migrate it"
+    )]
     Decode {
         /// The Rust type.
         type_name: &'static str,

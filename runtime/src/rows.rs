@@ -89,7 +89,11 @@ impl Rows {
     /// The rows in order.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         let epoch = self.epoch;
-        self.chunks.iter().flat_map(|chunk| Framed(chunk)).zip(0u32..).map(move |(bytes, seq)| Row { epoch, seq, bytes })
+        self.chunks.iter().flat_map(|chunk| Framed(chunk)).zip(0u32..).map(move |(bytes, seq)| Row {
+            epoch,
+            seq,
+            bytes,
+        })
     }
 }
 

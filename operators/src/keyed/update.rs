@@ -5,8 +5,8 @@ use std::fmt;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::operator::{FrameInput, OpenContext, Operator};
 use millstream_runtime::record::Record;
-use millstream_runtime::state::key_group::StreamKeyRef;
 use millstream_runtime::state::key_group::StreamKey;
+use millstream_runtime::state::key_group::StreamKeyRef;
 use millstream_runtime::state::{Snapshot, StateValue, Table};
 
 use crate::keyed_stream::KeySelector;

@@ -11,7 +11,9 @@ use std::panic::Location;
 use std::sync::Arc;
 
 pub use self::edge::{Edge, Exchange, Wire, WireOf};
-pub use self::node::{OperatorOf, OperatorVertex, SinkOf, SinkVertex, SourceOf, SourceVertex, TeeFn, Vertex, VertexKind};
+pub use self::node::{
+    OperatorOf, OperatorVertex, SinkOf, SinkVertex, SourceOf, SourceVertex, TeeFn, Vertex, VertexKind,
+};
 pub use self::validate::{BuildError, BuildErrors};
 
 /// Any value that may go to another thread, without its type.

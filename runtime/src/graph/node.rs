@@ -7,9 +7,7 @@ use std::sync::Arc;
 use crate::channel::{QueueReceiver, queue};
 use crate::error::BoxError;
 use crate::graph::AnySend;
-use crate::operator::{
-    AnyNode, Driver, Head, Node, OpenContext, Operator, SourceControl, TaskControl, TaskError,
-};
+use crate::operator::{AnyNode, Driver, Head, Node, OpenContext, Operator, SourceControl, TaskControl, TaskError};
 use crate::position::{Position, SplitId};
 use crate::sink::{DirectSink, OutboxSink, SinkContext, SinkSpec, TokenSinkFactory};
 use crate::source::{Fetched, Fetcher, Fetching, Source, SourceHead, SplitStart};

@@ -133,7 +133,10 @@ pub struct Committer {
 
 impl std::fmt::Debug for Committer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Committer").field("identity", &self.identity).field("orders", &self.orders.len()).finish_non_exhaustive()
+        f.debug_struct("Committer")
+            .field("identity", &self.identity)
+            .field("orders", &self.orders.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -99,7 +99,9 @@ pub enum JobError {
         epoch: Epoch,
     },
     /// Some subtask did not hand in its part in time.
-    #[error("epoch {epoch} is not complete after {after:?}: {missing:?} did not report; look for user code that blocks")]
+    #[error(
+        "epoch {epoch} is not complete after {after:?}: {missing:?} did not report; look for user code that blocks"
+    )]
     EpochTimeout {
         /// The epoch.
         epoch: Epoch,
@@ -109,7 +111,9 @@ pub enum JobError {
         missing: Vec<SubtaskId>,
     },
     /// `stop` or `drain` did not end in time: {waiting_for}.
-    #[error("the job did not end by its deadline: {waiting_for}; epoch {epoch} is committed, a new start goes on there")]
+    #[error(
+        "the job did not end by its deadline: {waiting_for}; epoch {epoch} is committed, a new start goes on there"
+    )]
     Deadline {
         /// What was still going on.
         waiting_for: String,

@@ -498,9 +498,8 @@ impl JobMachine {
         match ending.outcome {
             Outcome::Done(ended) => self.orders.push(JobOrder::Over(Ok(ended))),
             Outcome::Failed { error, restart } => {
-                let pause = (restart && self.wanted.is_none())
-                    .then(|| self.restarts.next(&self.config.restart, now))
-                    .flatten();
+                let pause =
+                    (restart && self.wanted.is_none()).then(|| self.restarts.next(&self.config.restart, now)).flatten();
                 match pause {
                     Some(pause) => {
                         let until = now.saturating_add(pause);

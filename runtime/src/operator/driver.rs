@@ -1,6 +1,6 @@
 //! Runs one operator: pulls its results, fills frames, minds marks.
 
-use crate::channel::{FRAME_RECORDS, Frame, Mark};
+use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
 use crate::operator::{Flow, Node, TaskContext, TaskError};
 use crate::record::Record;
@@ -56,6 +56,7 @@ pub struct Driver<O: Operator> {
     input: FrameInput<O::In>,
     out: Vec<Record<O::Out>>,
     mark: Option<Mark>,
+    grammar: Grammar,
     next: Box<dyn Node<O::Out>>,
 }
 
@@ -68,7 +69,15 @@ impl<O: Operator> std::fmt::Debug for Driver<O> {
 impl<O: Operator> Driver<O> {
     /// Puts an operator in front of its successor.
     pub fn new(name: impl Into<String>, operator: O, next: Box<dyn Node<O::Out>>) -> Self {
-        Self { operator, name: name.into(), input: Vec::new().into(), out: Vec::new(), mark: None, next }
+        Self {
+            operator,
+            name: name.into(),
+            input: Vec::new().into(),
+            out: Vec::new(),
+            mark: None,
+            grammar: Grammar::default(),
+            next,
+        }
     }
 
     fn fail(&self, source: BoxError, context: &TaskContext) -> TaskError {
@@ -117,6 +126,10 @@ impl<O: Operator> Driver<O> {
 
 impl<O: Operator> Node<O::In> for Driver<O> {
     fn offer(&mut self, frame: Frame<O::In>, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        if cfg!(debug_assertions) {
+            let checked = self.grammar.check(&frame);
+            checked.map_err(|source| TaskError::Illegal { operator: self.name.clone(), source })?;
+        }
         match frame.into_records() {
             Ok(records) => {
                 self.out.reserve(records.len());

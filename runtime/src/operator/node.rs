@@ -1,6 +1,6 @@
 //! One link of a chain, as the task sees it.
 
-use crate::channel::{Frame, GateError, SendError};
+use crate::channel::{Frame, GateError, IllegalFrame, SendError};
 use crate::error::BoxError;
 use crate::operator::TaskContext;
 
@@ -80,6 +80,14 @@ pub enum TaskError {
     Build {
         /// The operator's name.
         operator: String,
+    },
+    /// A frame came out of order: a bug in this library, or in a node that is not ours. Checked in debug builds.
+    #[error("operator {operator} was given a frame out of order")]
+    Illegal {
+        /// The operator's name.
+        operator: String,
+        /// Which rule was broken.
+        source: IllegalFrame,
     },
     /// User code panicked.
     #[error("a task panicked: {message}")]

@@ -132,7 +132,8 @@ impl Plan {
         let operator = self.operator(spec, task.head);
         let saved = spec.restored.positions.iter().filter(|position| position.operator == operator);
         let mut saved: BTreeMap<_, _> = saved.map(|position| (&position.split, position)).collect();
-        let mut splits = source.splits().map_err(|error| format!("source {} cannot list its splits: {error}", vertex.name))?;
+        let mut splits =
+            source.splits().map_err(|error| format!("source {} cannot list its splits: {error}", vertex.name))?;
         splits.sort();
         splits.dedup();
         let mut shares: Vec<Vec<SplitStart>> = (0..self.parallelism).map(|_| Vec::new()).collect();

@@ -10,12 +10,12 @@ mod nodes;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::nodes::{DirectSink, OutboxSink};
 pub use self::delivery::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
-pub use crate::rows::{Row, Rows, RowsBuilder};
+pub use self::nodes::{DirectSink, OutboxSink};
 use crate::error::BoxError;
 use crate::id::{Attempt, Epoch, ShardId};
 use crate::operator::OpenContext;
+pub use crate::rows::{Row, Rows, RowsBuilder};
 
 /// What a sink is told when it opens.
 #[derive(Clone, Debug)]

@@ -138,7 +138,8 @@ impl<T: Send + 'static> Fetching for Fetcher<T> {
             return self.hand_over(pending);
         }
         let running = self.splits.iter().enumerate().filter(|(_, split)| !matches!(split.state, State::Ended));
-        let running: Vec<usize> = running.map(|(index, _)| index).take(self.source.concurrent_splits().max(1)).collect();
+        let running: Vec<usize> =
+            running.map(|(index, _)| index).take(self.source.concurrent_splits().max(1)).collect();
         if running.is_empty() {
             return Fetch::Done;
         }

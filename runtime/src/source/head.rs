@@ -12,8 +12,8 @@ use crate::id::OperatorId;
 use crate::operator::{
     Effect, Flow, Head, Node, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
 };
-use crate::record::Record;
 use crate::position::{Position, SplitId};
+use crate::record::Record;
 use crate::source::{Fetched, SplitStart};
 
 #[derive(Debug)]

@@ -7,11 +7,10 @@
 mod fetch;
 mod head;
 
-
 pub use self::fetch::{Fetch, Fetcher, Fetching};
 pub use self::head::SourceHead;
-pub use crate::position::{Position, SplitId};
 use crate::error::BoxError;
+pub use crate::position::{Position, SplitId};
 use crate::record::Record;
 
 /// A factory of readers. Opened by `start`, once per attempt.

@@ -1,12 +1,12 @@
 //! State: typed maps in memory, and the store that always holds exactly the last committed epoch.
 
-mod freeze;
-mod table;
 pub mod entry;
 mod fold;
+mod freeze;
 pub mod key_group;
 pub mod log;
 pub mod store;
+mod table;
 
 pub use self::fold::Folded;
 pub use self::freeze::{Slice, Snapshot};

@@ -409,8 +409,7 @@ mod tests {
 
     #[test]
     fn refuses_a_record_of_another_subtask_and_an_entry_of_another_type() {
-        let mut table: Table<u32, u64> =
-            Table::new(OperatorId::new(1), 0, KeyGroups::default(), 0..0, Epoch::GENESIS);
+        let mut table: Table<u32, u64> = Table::new(OperatorId::new(1), 0, KeyGroups::default(), 0..0, Epoch::GENESIS);
         assert!(matches!(table.get_or_insert_with(3, &3, || 0), Err(StateError::NotMine { hash: 3 })));
 
         let mut strings: Table<u32, String> =

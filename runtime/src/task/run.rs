@@ -78,7 +78,15 @@ impl TaskMachine {
 
     /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
     pub fn new(head: Box<dyn Head>, context: TaskContext, control: TaskControl, epoch_interval: Duration) -> Self {
-        Self { head, context, control, state: State::Running, frozen: 0, encode_within: epoch_interval / 2, largest_slice: LARGEST_SLICE }
+        Self {
+            head,
+            context,
+            control,
+            state: State::Running,
+            frozen: 0,
+            encode_within: epoch_interval / 2,
+            largest_slice: LARGEST_SLICE,
+        }
     }
 
     /// Encodes at most `entries` (≥ 1) entries in one turn, so that a test sees what lies between two slices.

@@ -148,8 +148,22 @@ struct Cut {
 const CUTS: [Cut; 5] = [
     Cut { name: "record by record", batch: 1, per_life: usize::MAX, channel_frames: 16, parallelism: 1, ordered: true },
     Cut { name: "as one frame", batch: 256, per_life: usize::MAX, channel_frames: 16, parallelism: 1, ordered: true },
-    Cut { name: "an output of one frame", batch: 3, per_life: usize::MAX, channel_frames: 1, parallelism: 1, ordered: true },
-    Cut { name: "restored after every record", batch: 1, per_life: 1, channel_frames: 16, parallelism: 1, ordered: true },
+    Cut {
+        name: "an output of one frame",
+        batch: 3,
+        per_life: usize::MAX,
+        channel_frames: 1,
+        parallelism: 1,
+        ordered: true,
+    },
+    Cut {
+        name: "restored after every record",
+        batch: 1,
+        per_life: 1,
+        channel_frames: 16,
+        parallelism: 1,
+        ordered: true,
+    },
     Cut { name: "three subtasks", batch: 2, per_life: 4, channel_frames: 2, parallelism: 3, ordered: false },
 ];
 

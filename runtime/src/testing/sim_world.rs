@@ -8,9 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::BoxError;
 use crate::position::{Position, SplitId};
 use crate::record::Record;
-use crate::sink::{
-    Encoder, EpochBatch, IntoSink, SinkContext, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink,
-};
+use crate::sink::{Encoder, EpochBatch, IntoSink, SinkContext, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink};
 use crate::source::{Batch, Polled, Reader, Source};
 
 /// One record of a [`SimSource`].

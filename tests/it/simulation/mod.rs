@@ -82,11 +82,17 @@ fn compare(got: Vec<Vec<u8>>, wanted: Vec<Vec<u8>>) -> Result<(), String> {
     }
     let lost = balance.values().filter(|count| **count < 0).count();
     let shown = balance.iter().take(4).map(|(row, count)| format!("{} {count:+}", String::from_utf8_lossy(row)));
-    Err(format!("{lost} rows lost, {} doubled or wrong: {}", balance.len() - lost, shown.collect::<Vec<_>>().join(", ")))
+    Err(format!(
+        "{lost} rows lost, {} doubled or wrong: {}",
+        balance.len() - lost,
+        shown.collect::<Vec<_>>().join(", ")
+    ))
 }
 
 fn command(seed: u64) -> String {
-    format!("MILLSTREAM_SIM_SEED={seed} cargo test --workspace --all-features --test it simulation::one_seed -- --nocapture")
+    format!(
+        "MILLSTREAM_SIM_SEED={seed} cargo test --workspace --all-features --test it simulation::one_seed -- --nocapture"
+    )
 }
 
 #[derive(Default)]

@@ -147,9 +147,7 @@ where
         Keyed::Sum => stream.sum(name, move |value| number(value) + 1),
         Keyed::Fold => stream.fold(name, || 0, |n, _| *n += 3),
         // Reduced by joining equal values: the result is the value, once per record.
-        Keyed::Reduce => {
-            stream.reduce(name, |before, _| before).map(move |(key, value)| (key, number(&value))).erase()
-        }
+        Keyed::Reduce => stream.reduce(name, |before, _| before).map(move |(key, value)| (key, number(&value))).erase(),
     }
 }
 

@@ -82,7 +82,13 @@ impl CommitLog {
     pub fn commit(&mut self, bundles: Vec<EpochBundle>, delivered: &[Delivered]) -> Result<Committed, CommitError> {
         self.check(&bundles).map_err(|reason| self.misuse(reason))?;
         if canary::planted(Canary::FoldBeyondCommitted) {
-            self.fold(&bundles)?;
+            match self.fold(&bundles) {
+                Ok(_) => {}
+                Err(CommitError::Store { epoch, error, .. }) => {
+                    return Err(CommitError::Store { epoch, error, bundles });
+                }
+                Err(error) => return Err(error),
+            }
         }
         let prepared = self.prepare(&bundles, delivered)?;
         let points = [CrashPoint::CommitBeforeWrite, CrashPoint::CommitWritten, CrashPoint::CommitSynced];

@@ -231,7 +231,11 @@ impl<'a> Life<'a> {
         if due || (only_readers && self.next_time().is_some()) {
             actors.push(Actor::Time);
         }
-        if actors.is_empty() { self.next_time().map(|_| Actor::Time) } else { actors.choose(&mut self.world.rng).copied() }
+        if actors.is_empty() {
+            self.next_time().map(|_| Actor::Time)
+        } else {
+            actors.choose(&mut self.world.rng).copied()
+        }
     }
 
     /// A hanging loop's messages are on their way for as long as it hangs.
