@@ -10,5 +10,12 @@ pub use millstream_runtime as runtime;
 pub mod prelude {
     pub use millstream_connectors::prelude::*;
     pub use millstream_operators::prelude::*;
+    pub use millstream_runtime::error::BoxError;
+    pub use millstream_runtime::handle::JobHandle;
+    pub use millstream_runtime::job::{Ended, JobError, JobStatus, RestartPolicy};
+    pub use millstream_runtime::runtime::Runtime;
+    pub use millstream_runtime::state::store::Memory;
+    #[cfg(feature = "rocksdb")]
+    pub use millstream_runtime::state::store::RocksDb;
     pub use millstream_runtime::time::Timestamp;
 }

@@ -9,4 +9,5 @@
 
 mod architecture;
 mod canaries;
+mod formats;
 mod simulation;

@@ -1,0 +1,283 @@
+//! Teaches what a restart keeps: a keyed ledger whose committed rows add up, however often its process dies.
+//!
+//! ```sh
+//! cargo run --example ledger
+//! ```
+//! runs it once, stopped and started again on the way, and checks its rows. The crash harness (`make kill9`) runs it as
+//! its victim, with a directory and orders: see `--help` and the lines that [`tell`] prints.
+
+#[path = "ledger/input.rs"]
+mod input;
+#[path = "ledger/source.rs"]
+mod source;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::{Parser, ValueEnum};
+use millstream::prelude::*;
+use millstream::runtime::fault::{CrashPoint, Crashed, Faults};
+use millstream::runtime::job::{Ended, JobPhase, JobStatus, RestartPolicy};
+use millstream::runtime::runtime::Runtime;
+use millstream::runtime::state::log::LogLimits;
+use millstream::runtime::state::store::RocksDb;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use self::input::{Booking, PARTITIONS, booking};
+use self::source::{Budgeted, Bug};
+
+/// How often the status is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// Where input, state and output are; without it a temporary directory, and the rows are checked at the end
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// What is counted
+    #[arg(long, value_enum, default_value_t = Workload::Ledger)]
+    workload: Workload,
+    /// What the bookings are made from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many bookings there are
+    #[arg(long, default_value_t = 20_000)]
+    records: u64,
+    /// Records per second; no limit by default
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Most records that this life of the process reads; then it waits for its end
+    #[arg(long)]
+    budget: Option<u64>,
+    /// Panics at this record of this life, once
+    #[arg(long)]
+    panic_at: Option<u64>,
+    /// Plants a bug that the harness has to find
+    #[arg(long, value_enum)]
+    bug: Option<Bug>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// Bookings per account: running number and sum
+    Ledger,
+    /// Words of the files in `input`: running count
+    Words,
+}
+
+/// What is kept per account, and the booking that led to it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Balance {
+    bookings: u64,
+    sum: i64,
+    partition: u32,
+    seq: u64,
+    amount: i64,
+}
+
+impl Balance {
+    fn book(&mut self, booking: &Booking) {
+        let Booking { partition, seq, amount, .. } = *booking;
+        *self = Self { bookings: self.bookings + 1, sum: self.sum + amount, partition, seq, amount };
+    }
+}
+
+/// One line of the books.
+struct Row(u64, Balance);
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(account, Balance { bookings, sum, partition, seq, amount }) = self;
+        write!(f, "{account} {bookings} {sum} {partition} {seq} {amount}")
+    }
+}
+
+fn ledger(args: &Args, dir: &Path) -> Pipeline {
+    let pipeline = Pipeline::new("ledger");
+    let seed = args.seed;
+    let mut bookings = Generator::new(Some(args.records), move |number| booking(seed, number)).splits(PARTITIONS);
+    if let Some(rate) = args.rate {
+        bookings = bookings.rate(rate);
+    }
+    pipeline
+        .source("bookings", Budgeted::new(bookings, args.budget, args.bug))
+        .inspect(panic_at(args.panic_at))
+        .key_by(|booking: &Booking| booking.account)
+        .fold("balances", Balance::default, |balance, booking| balance.book(&booking))
+        .map(|(account, balance)| Row(account, balance))
+        .sink("books", FileSink::at(dir.join("out")).roll_interval(Duration::from_millis(20)));
+    pipeline
+}
+
+fn words(args: &Args, dir: &Path) -> Pipeline {
+    let pipeline = Pipeline::new("words");
+    let mut lines = Lines::at(dir.join("input"));
+    if let Some(rate) = args.rate {
+        lines = lines.pace(rate / f64::from(PARTITIONS));
+    }
+    pipeline
+        .source("lines", Budgeted::new(lines, args.budget, args.bug))
+        .inspect(panic_at(args.panic_at))
+        .flat_map_into(|line: String, words: &mut Vec<String>| words.extend(line.split(' ').map(str::to_owned)))
+        .key_by_ref(|word| word.as_str())
+        .count("counts")
+        .map(|(word, count)| format!("{word} {count}"))
+        .sink("rows", FileSink::at(dir.join("out")).roll_interval(Duration::from_millis(20)));
+    pipeline
+}
+
+/// Panics at the record of this number in the life of the process; never without one.
+fn panic_at<T>(number: Option<u64>) -> impl Fn(&T) + Clone + Send + Sync + 'static {
+    let seen = Arc::new(AtomicU64::new(0));
+    move |_| {
+        let seen = seen.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(number != Some(seen), "record {seen} of this life panics as it was told to");
+    }
+}
+
+/// Tells the harness something: one line, at once.
+fn tell(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        // Nobody listens any more.
+        std::process::exit(2);
+    }
+}
+
+/// Stops the world at a crash point and waits there for the kill: `MILLSTREAM_FAILPOINT=commit-written:3`.
+#[derive(Debug)]
+struct Failpoint {
+    point: CrashPoint,
+    nth: u64,
+    passed: AtomicU64,
+}
+
+impl FromStr for Failpoint {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
+        let point = CrashPoint::ALL.iter().copied().find(|point| point.name() == name);
+        let point = point.ok_or_else(|| anyhow!("there is no failpoint {name}"))?;
+        Ok(Self { point, nth: nth.parse().context("name:nth")?, passed: AtomicU64::new(0) })
+    }
+}
+
+impl Faults for Failpoint {
+    fn pass(&self, point: CrashPoint) -> Result<(), Crashed> {
+        if point == self.point && self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.nth {
+            tell(&format!("stopped at {point}"));
+            loop {
+                std::thread::park();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads orders from stdin; its end means that the harness is gone.
+fn orders() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(8);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+        std::process::exit(2);
+    });
+    receiver
+}
+
+/// Tells what changed since the last look.
+fn report(status: &JobStatus, told: &mut (bool, u64)) {
+    let (begun, committed) = told;
+    if !*begun && matches!(status.phase, JobPhase::Running | JobPhase::Closing) {
+        *begun = true;
+        tell(&format!("restored {}", status.restored.number()));
+    }
+    if *begun && status.committed.number() > *committed {
+        *committed = status.committed.number();
+        tell(&format!("committed {committed}"));
+    }
+}
+
+/// One life as the harness's victim.
+async fn live(args: &Args, dir: &Path, mut orders: mpsc::Receiver<String>) -> anyhow::Result<Ended> {
+    let mut builder = Runtime::builder()
+        .state_backend(RocksDb::at(dir.join("state")))
+        .workers(2)
+        .epoch_interval(Duration::from_millis(10))
+        .log_limits(LogLimits { fold_epochs: 6, ..LogLimits::default() })
+        .restart(RestartPolicy::at_most(3).backoff(Duration::from_millis(5)));
+    if let Ok(failpoint) = std::env::var("MILLSTREAM_FAILPOINT") {
+        builder = builder.faults(Arc::new(failpoint.parse::<Failpoint>()?));
+    }
+    let runtime = builder.build()?;
+    let job = runtime.start(match args.workload {
+        Workload::Ledger => ledger(args, dir),
+        Workload::Words => words(args, dir),
+    })?;
+    let mut told = (false, 0);
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            ended = job.wait() => return Ok(ended?),
+            _ = look.tick() => report(&job.status(), &mut told),
+            Some(order) = orders.recv() => match order.as_str() {
+                "stop" => return Ok(job.stop(Duration::from_secs(20)).await?),
+                order => bail!("no order: {order}"),
+            },
+        }
+    }
+}
+
+/// Runs the ledger in two halves and checks its books.
+async fn check_itself(args: &Args) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (order, orders) = mpsc::channel(1);
+    let half = Args { budget: Some(args.records / 2), ..args.clone() };
+    // Sent before there is a job: it stops as soon as it listens, in the middle or earlier.
+    order.send("stop".to_owned()).await?;
+    let stopped = live(&half, dir.path(), orders).await?;
+    let (_order, orders) = mpsc::channel(1);
+    let ended = live(args, dir.path(), orders).await?;
+    ensure!(ended.epoch() > stopped.epoch(), "the second half has no epoch of its own");
+
+    let mut books: BTreeMap<u64, (u64, i64)> = BTreeMap::new();
+    for file in read_committed(dir.path().join("out"))? {
+        for row in file.lines()? {
+            let fields: Vec<i64> = row.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+            let [account, bookings, sum, _, _, amount] = *fields.as_slice() else { bail!("not six fields: {row}") };
+            let (last, balance) = books.entry(account.unsigned_abs()).or_default();
+            (*last, *balance) = (*last + 1, *balance + amount);
+            ensure!((*last, *balance) == (bookings.unsigned_abs(), sum), "account {account} breaks at {row}");
+        }
+    }
+    let mut expected: BTreeMap<u64, (u64, i64)> = BTreeMap::new();
+    for booking in (0..args.records).map(|number| booking(args.seed, number)) {
+        let (bookings, sum) = expected.entry(booking.account).or_default();
+        (*bookings, *sum) = (*bookings + 1, *sum + booking.amount);
+    }
+    ensure!(books == expected, "the books are in order, but are not those of the input");
+    println!("stopped at epoch {}, went on to {}", stopped.epoch(), ended.epoch());
+    println!("{} bookings on {} accounts, each exactly once: the books balance", args.records, books.len());
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let Some(dir) = args.dir.clone() else { return check_itself(&args).await };
+    let ended = live(&args, &dir, orders()).await?;
+    tell(&format!("ended {}", ended.epoch().number()));
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The input of the ledger, made from a seed: whoever knows the seed knows every record, without asking the ledger.
+
+/// Partitions of the input; record `number` is record `number / PARTITIONS` of partition `number % PARTITIONS`.
+pub(crate) const PARTITIONS: u32 = 4;
+/// Accounts; the first half takes records from every partition, the others from one each.
+const ACCOUNTS: u64 = 40;
+
+/// One numbered booking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Booking {
+    /// Where it came from.
+    pub(crate) partition: u32,
+    /// Its number there.
+    pub(crate) seq: u64,
+    /// The account it belongs to: the key.
+    pub(crate) account: u64,
+    /// What it adds.
+    pub(crate) amount: i64,
+}
+
+/// Makes the booking of a number.
+pub(crate) fn booking(seed: u64, number: u64) -> Booking {
+    let partition = number % u64::from(PARTITIONS);
+    let drawn = mix(seed ^ mix(number));
+    let account = drawn % ACCOUNTS;
+    let shared = account < ACCOUNTS / 2;
+    let account = if shared { account } else { account - account % u64::from(PARTITIONS) + partition };
+    let amount = i64::try_from(mix(drawn) % 2_001).unwrap_or_default() - 1_000;
+    Booking { partition: partition as u32, seq: number / u64::from(PARTITIONS), account, amount }
+}
+
+/// Makes a line of text of a file, of one to eight words.
+pub(crate) fn line(seed: u64, file: u32, number: u64) -> String {
+    let drawn = mix(seed ^ mix(number.wrapping_mul(31).wrapping_add(u64::from(file))));
+    let words = (0..=drawn % 8).map(|place| format!("w{}", mix(drawn ^ place) % 97));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Scrambles a number: the step function of SplitMix64 (Steele, Lea, Flood 2014).
+fn mix(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,509 @@
+//! The job actor: hosts the job machine. Messages become events, orders become deeds; it decides nothing itself.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use tokio::sync::{oneshot, watch};
+
+use crate::actor::attempt::{Hosted, Part, Seeding};
+use crate::actor::blocking::{ReaderHost, deliver};
+use crate::actor::checkpoints::Checkpoints;
+use crate::actor::link::{Progress, View};
+use crate::actor::message::ToJob;
+use crate::actor::outlet::{Acknowledged, Outlet};
+use crate::actor::system::orders;
+use crate::actor::task::{LoopHost, SubtaskActor};
+use crate::actor::threads::{Threads, Worker, guarded};
+use crate::channel::queue;
+use crate::config::RuntimeConfig;
+use crate::fault::{CrashPoint, Crashed, SharedFaults};
+use crate::id::{Attempt, OperatorId, SubtaskId};
+use crate::job::{CommitterAnswer, CommitterOrder, Ended, JobError, JobEvent, JobMachine, JobOrder};
+use crate::operator::{SourceCommand, TaskError};
+use crate::plan::{AttemptSeed, AttemptSpec, Plan};
+use crate::sink::DeliveryOrder;
+use crate::state::key_group::KeyGroups;
+use crate::state::log::{Committed, RecoveryError};
+use crate::state::store::{StoreError, StoreErrorKind};
+use crate::time::{SharedClock, Timestamp};
+
+/// Longest sleep of the timer: the clock may be one that is set by hand.
+const LONGEST_NAP: Duration = Duration::from_secs(3600);
+/// When an outlet that found its queue full is tried again.
+const OUTLET_RETRY: Duration = Duration::from_millis(1);
+
+/// The threads that the job commands.
+pub(super) struct Crew {
+    pub(super) threads: Rc<Threads>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) committer: Outlet<CommitterOrder>,
+    pub(super) acks: Outlet<Acknowledged>,
+    /// Made at the first build, when the sinks' numbers are known.
+    pub(super) deliveries: Option<Vec<(OperatorId, Outlet<DeliveryOrder>)>>,
+}
+
+impl Crew {
+    fn flush(&mut self) -> bool {
+        let mut empty = self.committer.flush() & self.acks.flush();
+        for (_, outlet) in self.deliveries.iter_mut().flatten() {
+            empty &= outlet.flush();
+        }
+        empty
+    }
+
+    fn tell_sinks(&mut self, order: impl Fn() -> DeliveryOrder) {
+        for (_, outlet) in self.deliveries.iter_mut().flatten() {
+            outlet.send(order());
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct JobActor {
+    machine: JobMachine,
+    plan: Plan,
+    config: RuntimeConfig,
+    clock: SharedClock,
+    faults: SharedFaults,
+    crew: Crew,
+    progress: Arc<watch::Sender<Progress>>,
+    view: Arc<View>,
+    /// Taken when the job is over.
+    over: Option<oneshot::Sender<Result<Ended, JobError>>>,
+    /// An attempt whose pieces are being made, or wait until what is left of the one before has gone.
+    seeding: Option<Seeding>,
+    /// The attempt whose pieces there are.
+    hosted: Option<Hosted>,
+    /// Loops and readers that have not ended, of all attempts.
+    alive: BTreeSet<(Attempt, SubtaskId, Part)>,
+    /// When the loops and readers of a closed attempt are left behind.
+    leave_at: Timestamp,
+    checkpoints: Checkpoints,
+    /// Events that the host itself came upon.
+    found: VecDeque<JobEvent>,
+    wakes: BTreeSet<Timestamp>,
+    armed: Option<(Timestamp, SpawnHandle)>,
+    retrying: bool,
+    worker_number: u32,
+}
+
+impl JobActor {
+    pub(super) fn new(
+        (plan, config): (Plan, RuntimeConfig),
+        (clock, faults): (SharedClock, SharedFaults),
+        crew: Crew,
+        (progress, view): (Arc<watch::Sender<Progress>>, Arc<View>),
+        over: oneshot::Sender<Result<Ended, JobError>>,
+    ) -> Self {
+        Self {
+            machine: JobMachine::new(config.job),
+            plan,
+            worker_number: u32::from(config.workers),
+            config,
+            clock,
+            faults,
+            crew,
+            progress,
+            view,
+            over: Some(over),
+            seeding: None,
+            hosted: None,
+            alive: BTreeSet::new(),
+            leave_at: Timestamp::MAX,
+            checkpoints: Checkpoints::default(),
+            found: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            armed: None,
+            retrying: false,
+        }
+    }
+
+    fn on(&mut self, event: JobEvent, context: &mut Context<Self>) {
+        self.found.push_back(event);
+        self.advance(context);
+    }
+
+    /// Feeds the machine and carries out its orders until there are none.
+    fn advance(&mut self, context: &mut Context<Self>) {
+        loop {
+            for order in self.machine.take_orders() {
+                self.carry_out(order, context);
+            }
+            let Some(event) = self.found.pop_front() else { break };
+            self.machine.on(event, self.clock.now());
+            if let Some(error) = self.machine.take_late() {
+                self.late(error);
+            }
+        }
+        self.try_seed(context);
+        self.view.set_status(self.machine.status());
+        if !self.crew.flush() && !self.retrying {
+            self.retrying = true;
+            context.run_later(OUTLET_RETRY, |actor, context| {
+                actor.retrying = false;
+                actor.advance(context);
+            });
+        }
+        self.arm(context);
+    }
+
+    fn carry_out(&mut self, order: JobOrder, context: &mut Context<Self>) {
+        match order {
+            JobOrder::Committer(order) => {
+                if matches!(order, CommitterOrder::Commit { .. })
+                    && let Err(crashed) = self.faults.pass(CrashPoint::EpochComplete)
+                {
+                    return self.crashed(crashed);
+                }
+                self.crew.committer.send(order);
+            }
+            JobOrder::Build { attempt, operators, restored } => {
+                self.seeding = Some(Seeding { attempt, operators, restored, begun: false });
+            }
+            JobOrder::Sources(command) => {
+                if let SourceCommand::Barrier { barrier, .. } = command {
+                    self.checkpoints.barrier(barrier.epoch);
+                }
+                self.hosted.iter().for_each(|hosted| hosted.command(command));
+            }
+            JobOrder::HoldSources(held) => self.hosted.iter().for_each(|hosted| hosted.hold(held)),
+            JobOrder::Publish { attempt, committed } => self.publish(attempt, committed),
+            JobOrder::FlushSinks => self.crew.tell_sinks(|| DeliveryOrder::Flush),
+            JobOrder::CloseAttempt { .. } => {
+                self.seeding = None;
+                self.checkpoints.attempt_over();
+                self.hosted.iter_mut().for_each(Hosted::close);
+                self.leave_at = self.clock.now().saturating_add(self.config.job.stop_timeout);
+                self.wakes.insert(self.leave_at);
+            }
+            JobOrder::FenceSinks { attempt } => self.crew.tell_sinks(|| DeliveryOrder::Fence { attempt }),
+            JobOrder::Abandon { subtasks } => self.abandon(|subtask| subtasks.contains(&subtask)),
+            JobOrder::WakeAt(at) => {
+                if at < Timestamp::MAX {
+                    self.wakes.insert(at);
+                }
+            }
+            JobOrder::Over(result) => self.finish(result, context),
+        }
+    }
+
+    /// Makes the attempt's pieces as soon as nothing of an older attempt is left: two readers of one split, or two sinks of
+    /// one file, would take each other's records.
+    fn try_seed(&mut self, context: &mut Context<Self>) {
+        if self.seeding.as_ref().is_none_or(|seeding| seeding.begun) {
+            return;
+        }
+        if !self.alive.is_empty() {
+            if self.clock.now() < self.leave_at {
+                return;
+            }
+            tracing::error!(left = ?self.alive, "loops or readers did not end in time and are left behind");
+            self.abandon(|_| true);
+            self.alive.clear();
+        }
+        self.hosted = None;
+        let Some(seeding) = &mut self.seeding else { return };
+        seeding.begun = true;
+        let attempt = seeding.attempt;
+        let spec = AttemptSpec {
+            attempt,
+            shard: self.config.shard,
+            operators: seeding.operators.clone(),
+            restored: Arc::clone(&seeding.restored),
+            channel_frames: self.config.channel_frames,
+            read_ahead: self.config.read_ahead,
+            epoch_interval: self.config.job.epoch_interval,
+            key_groups: KeyGroups::new(KeyGroups::DEFAULT_COUNT),
+        };
+        let (plan, job) = (self.plan.clone(), context.address());
+        // Listing splits is user code, so not here; nothing else runs on the workers now.
+        let seed = move || {
+            let seed = match guarded(|| plan.seed(spec)) {
+                Ok(Ok(seed)) => Ok(seed),
+                Ok(Err(error)) => Err(JobError::Build { source: Arc::from(error) }),
+                Err(message) => Err(JobError::Build { source: Arc::new(TaskError::Panic { message }) }),
+            };
+            job.do_send(ToJob::Seeded { attempt, seed });
+        };
+        if !self.crew.workers.first().is_some_and(|worker| worker.arbiter.spawn_fn(seed)) {
+            let error = io::Error::other("the first worker is gone");
+            self.found.push_back(JobEvent::BuildFailed { error: JobError::Build { source: Arc::new(error) } });
+            // Not from here: this is the end of a turn.
+            context.notify(ToJob::Event(JobEvent::Tick));
+        }
+    }
+
+    fn seeded(&mut self, attempt: Attempt, seed: Result<AttemptSeed, JobError>, context: &mut Context<Self>) {
+        let Some(seeding) = self.seeding.take_if(|seeding| seeding.attempt == attempt) else { return };
+        let hosted = seed.and_then(|seed| {
+            let started = self.start_attempt(&seeding, seed, &context.address());
+            started.map_err(|error| JobError::Build { source: Arc::new(error) })
+        });
+        if let Err(error) = hosted {
+            self.found.push_back(JobEvent::BuildFailed { error });
+        }
+        self.built();
+        self.advance(context);
+    }
+
+    fn start_attempt(&mut self, seeding: &Seeding, seed: AttemptSeed, job: &Addr<Self>) -> io::Result<()> {
+        let attempt = seeding.attempt;
+        self.start_deliveries(&seeding.operators, job)?;
+        let (go, going) = watch::channel(false);
+        let hosted = self.hosted.insert(Hosted::new(seeding, go));
+        for mut seed in seed.tasks {
+            let (subtask, control) = (seed.subtask, seed.control.clone());
+            let source = seed.source.take();
+            hosted.add(subtask, control.clone(), source.as_ref().map(|source| source.control.clone()));
+            if let Some(source) = source {
+                let (job, clock, fetching) = (job.clone(), Arc::clone(&self.clock), source.fetching);
+                let reader = ReaderHost { attempt, subtask, control, fetching, clock, job };
+                let name = format!("millstream-read-{}-{}", subtask.task, subtask.index);
+                self.crew.threads.spawn(name, move || reader.run())?;
+                self.alive.insert((attempt, subtask, Part::Reader));
+            }
+            let host = LoopHost {
+                attempt,
+                subtask,
+                job: job.clone(),
+                clock: Arc::clone(&self.clock),
+                faults: Arc::clone(&self.faults),
+                latency: self.config.latency,
+                pollers: self.config.pollers,
+                go: going.clone(),
+            };
+            let worker = usize::from(subtask.index) % self.crew.workers.len().max(1);
+            let gone = || io::Error::other("a worker is gone");
+            let arbiter = &self.crew.workers.get(worker).ok_or_else(gone)?.arbiter;
+            SubtaskActor::start_in_arbiter(arbiter, move |_| SubtaskActor::new(seed, host));
+            self.alive.insert((attempt, subtask, Part::Loop));
+        }
+        self.view.set_subtasks(hosted.views(&self.plan));
+        Ok(())
+    }
+
+    fn start_deliveries(&mut self, operators: &[OperatorId], job: &Addr<Self>) -> io::Result<()> {
+        if self.crew.deliveries.is_some() {
+            return Ok(());
+        }
+        let mut outlets = Vec::new();
+        for delivery in self.plan.deliveries(operators, self.config.shard, &self.faults) {
+            let operator = delivery.operator();
+            let (sender, receiver) = queue(orders());
+            let (job, clock) = (job.clone(), Arc::clone(&self.clock));
+            self.crew.threads.spawn(format!("millstream-sink-{operator}"), move || {
+                deliver(delivery, &receiver, &job, &clock);
+            })?;
+            outlets.push((operator, Outlet::new(sender)));
+        }
+        self.crew.deliveries = Some(outlets);
+        Ok(())
+    }
+
+    fn grown(&mut self, attempt: Attempt, subtask: SubtaskId, error: Option<TaskError>) {
+        let restarts = self.machine.status().restarts;
+        let Some(hosted) = self.hosted.as_mut().filter(|hosted| hosted.attempt == attempt) else { return };
+        match error {
+            Some(source) => {
+                let error = JobError::Task { subtask, restarts, source: Arc::new(source) };
+                self.found.push_back(JobEvent::BuildFailed { error });
+            }
+            None => hosted.waiting.retain(|waiting| *waiting != subtask),
+        }
+        self.built();
+    }
+
+    /// Says so when all subtasks are built, and lets them go.
+    fn built(&mut self) {
+        let Some(hosted) = self.hosted.as_mut().filter(|hosted| hosted.is_complete()) else { return };
+        let attempt = hosted.attempt;
+        let mut sinks = Vec::new();
+        for (operator, outlet) in self.crew.deliveries.iter_mut().flatten() {
+            let pending = hosted.restored.outbox.get(operator).cloned().unwrap_or_default();
+            outlet.send(DeliveryOrder::Open { attempt, committed: hosted.restored.epoch, pending });
+            sinks.push(*operator);
+        }
+        let (subtasks, sources) = (hosted.subtasks(), hosted.sources());
+        self.found.push_back(JobEvent::Built { attempt, subtasks, sources, sinks });
+        if self.checkpoints.is_wanted() {
+            self.found.push_back(JobEvent::CheckpointNow);
+        }
+        // What a loop says from now on is handled after this message, so after `Built`.
+        hosted.go();
+    }
+
+    fn loop_ended(&mut self, attempt: Attempt, subtask: SubtaskId, error: Option<TaskError>) {
+        self.alive.remove(&(attempt, subtask, Part::Loop));
+        let hosted = self.hosted.as_mut().filter(|hosted| hosted.attempt == attempt);
+        // A loop that was let go is reported once; what comes of one that was abandoned is nobody's any more.
+        if hosted.is_some_and(|hosted| hosted.ended(subtask)) {
+            self.found.push_back(JobEvent::TaskEnded { attempt, subtask, error });
+        }
+    }
+
+    fn reader_ended(&mut self, attempt: Attempt, subtask: SubtaskId, panic: Option<String>) {
+        self.alive.remove(&(attempt, subtask, Part::Reader));
+        let Some(message) = panic else { return };
+        let Some(hosted) = self.hosted.as_mut().filter(|hosted| hosted.attempt == attempt) else { return };
+        if hosted.is_closed() {
+            return;
+        }
+        let error = TaskError::Panic { message };
+        if !hosted.is_going() {
+            let restarts = self.machine.status().restarts;
+            let error = JobError::Task { subtask, restarts, source: Arc::new(error) };
+            self.found.push_back(JobEvent::BuildFailed { error });
+        } else if hosted.ended(subtask) {
+            self.found.push_back(JobEvent::TaskEnded { attempt, subtask, error: Some(error) });
+        }
+    }
+
+    fn publish(&mut self, attempt: Attempt, mut committed: Committed) {
+        let epoch = committed.epoch;
+        for (operator, outlet) in self.crew.deliveries.iter_mut().flatten() {
+            // Without rows too: the sink is that far all the same.
+            let rows = committed.outbox.remove(operator).unwrap_or_default();
+            outlet.send(DeliveryOrder::Committed { attempt, committed: epoch, rows });
+        }
+        let mut positions: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for at in committed.positions {
+            positions.entry(at.operator).or_default().insert(at.split, at.position);
+        }
+        if let Some(hosted) = &self.hosted
+            && !positions.is_empty()
+        {
+            self.crew.acks.send(Acknowledged { operators: hosted.operators.clone(), positions });
+        }
+        // Who is answered finds it in the status.
+        self.view.set_status(self.machine.status());
+        self.checkpoints.committed(epoch);
+        if let Err(crashed) = self.faults.pass(CrashPoint::PublishAfter) {
+            self.crashed(crashed);
+        }
+    }
+
+    /// Leaves loops behind together with their workers, whose threads hang in user code. Others take their places.
+    fn abandon(&mut self, left: impl Fn(SubtaskId) -> bool) {
+        let mut hung = BTreeSet::new();
+        let workers = self.crew.workers.len().max(1);
+        self.alive.retain(|(_, subtask, part)| {
+            let leave = *part == Part::Loop && left(*subtask);
+            if leave {
+                hung.insert(usize::from(subtask.index) % workers);
+            }
+            !leave
+        });
+        self.hosted.iter_mut().for_each(|hosted| hosted.forget(&left));
+        for index in hung {
+            let Some(worker) = self.crew.workers.get_mut(index) else { continue };
+            self.crew.threads.leave_behind(&worker.name);
+            let name = format!("millstream-work-{}", self.worker_number);
+            self.worker_number += 1;
+            match Worker::spawn(name, &self.crew.threads) {
+                Ok(new) => *worker = new,
+                Err(error) => tracing::error!(%error, worker = worker.name, "cannot replace a worker that hangs"),
+            }
+        }
+    }
+
+    /// A test host's world ended and came back; or it is a committer that cannot go on: no restart mends that.
+    fn crashed(&mut self, crashed: Crashed) {
+        self.refused(RecoveryError::Crashed(crashed));
+    }
+
+    fn refused(&mut self, error: RecoveryError) {
+        self.found.push_back(JobEvent::Committer(CommitterAnswer::Refused(Arc::new(error))));
+    }
+
+    fn late(&self, error: JobError) {
+        self.progress.send_modify(|progress| {
+            progress.missed += 1;
+            progress.late = Some(error);
+        });
+    }
+
+    fn finish(&mut self, result: Result<Ended, JobError>, context: &mut Context<Self>) {
+        let Some(over) = self.over.take() else { return };
+        if let Some(error) = self.machine.take_late() {
+            self.late(error);
+        }
+        self.view.set_status(self.machine.status());
+        self.checkpoints.over(&result);
+        self.seeding = None;
+        self.hosted = None;
+        if let Some((_, timer)) = self.armed.take() {
+            context.cancel_future(timer);
+        }
+        // The control thread goes on from here; what is still in the mailbox is nobody's any more.
+        let _ = over.send(result);
+    }
+
+    /// One timer, for the earliest time that was ordered.
+    fn arm(&mut self, context: &mut Context<Self>) {
+        let Some(first) = self.wakes.first().copied() else { return };
+        if let Some((at, timer)) = self.armed {
+            if at <= first {
+                return;
+            }
+            context.cancel_future(timer);
+        }
+        let nap = first.saturating_since(self.clock.now()).min(LONGEST_NAP);
+        let timer = context.run_later(nap, |actor, context| {
+            actor.armed = None;
+            let now = actor.clock.now();
+            let later = actor.wakes.split_off(&now.saturating_add(Duration::from_micros(1)));
+            if !std::mem::replace(&mut actor.wakes, later).is_empty() && actor.over.is_some() {
+                return actor.on(JobEvent::Tick, context);
+            }
+            actor.arm(context);
+        });
+        self.armed = Some((first, timer));
+    }
+}
+
+impl Actor for JobActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.advance(context);
+    }
+}
+
+impl Handler<ToJob> for JobActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToJob, context: &mut Context<Self>) {
+        if self.over.is_none() {
+            return;
+        }
+        match message {
+            ToJob::Event(event) => self.found.push_back(event),
+            ToJob::Seeded { attempt, seed } => return self.seeded(attempt, seed, context),
+            ToJob::Grown { attempt, subtask, error } => self.grown(attempt, subtask, error),
+            ToJob::LoopEnded { attempt, subtask, error } => self.loop_ended(attempt, subtask, error),
+            ToJob::ReaderEnded { attempt, subtask, panic } => self.reader_ended(attempt, subtask, panic),
+            ToJob::Crashed(crashed) => self.crashed(crashed),
+            ToJob::CommitterPanicked(text) => {
+                let text = format!("the committer panicked: {text}");
+                self.refused(StoreError::new(StoreErrorKind::Misuse, "go on", self.plan.name(), text).into());
+            }
+            ToJob::End { drain, within } => {
+                let deadline = self.clock.now().saturating_add(within);
+                self.found.push_back(match drain {
+                    true => JobEvent::Drain { deadline },
+                    false => JobEvent::Stop { deadline },
+                });
+            }
+            ToJob::Checkpoint(answer) => {
+                self.checkpoints.ask(answer);
+                self.found.push_back(JobEvent::CheckpointNow);
+            }
+            ToJob::Quit => return self.finish(Err(JobError::Gone), context),
+        }
+        self.advance(context);
+    }
+}

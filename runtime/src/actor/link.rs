@@ -1,0 +1,191 @@
+//! The line from a job's handles to its actor, and what can be read without asking it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use actix::Addr;
+use tokio::sync::{oneshot, watch};
+
+use crate::actor::job::JobActor;
+use crate::actor::message::ToJob;
+use crate::id::{Epoch, SubtaskId};
+use crate::job::{Ended, JobError, JobStatus};
+use crate::operator::TaskControl;
+
+/// One subtask as the outside sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct SubtaskView {
+    pub(crate) subtask: SubtaskId,
+    /// Names of the task's operators.
+    pub(crate) task: Arc<str>,
+    pub(crate) control: TaskControl,
+}
+
+/// What the job actor leaves behind for readers after every event.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    status: Mutex<JobStatus>,
+    subtasks: Mutex<Vec<SubtaskView>>,
+}
+
+impl View {
+    pub(super) fn set_status(&self, status: JobStatus) {
+        *lock(&self.status) = status;
+    }
+
+    pub(super) fn set_subtasks(&self, subtasks: Vec<SubtaskView>) {
+        *lock(&self.subtasks) = subtasks;
+    }
+}
+
+/// How far a job is with ending.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// Deadlines that were missed.
+    pub(super) missed: u64,
+    /// What the last of them waited for.
+    pub(super) late: Option<JobError>,
+    /// All threads are gone and the lock is free.
+    pub(super) over: Option<Result<Ended, JobError>>,
+}
+
+/// One running job.
+pub(crate) struct JobLink {
+    pipeline: String,
+    job: Addr<JobActor>,
+    view: Arc<View>,
+    progress: watch::Receiver<Progress>,
+    /// Taken by the first who sees the job over.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for JobLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobLink").field("pipeline", &self.pipeline).finish_non_exhaustive()
+    }
+}
+
+impl JobLink {
+    pub(super) const fn new(
+        pipeline: String,
+        job: Addr<JobActor>,
+        view: Arc<View>,
+        progress: watch::Receiver<Progress>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self { pipeline, job, view, progress, thread: Mutex::new(Some(thread)) }
+    }
+
+    pub(crate) fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    pub(crate) fn status(&self) -> JobStatus {
+        lock(&self.view.status).clone()
+    }
+
+    pub(crate) fn subtasks(&self) -> Vec<SubtaskView> {
+        lock(&self.view.subtasks).clone()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.progress.borrow().over.is_some()
+    }
+
+    /// Ends the job without another commit.
+    pub(crate) fn quit(&self) {
+        self.job.do_send(ToJob::Quit);
+    }
+
+    /// Waits until nothing of the job is left.
+    pub(crate) async fn over(&self) -> Result<Ended, JobError> {
+        let mut progress = self.progress.clone();
+        let over = match progress.wait_for(|progress| progress.over.is_some()).await {
+            Ok(progress) => progress.over.clone(),
+            // The control thread died without a word.
+            Err(_) => None,
+        };
+        self.join_thread();
+        over.unwrap_or(Err(JobError::Gone))
+    }
+
+    /// Ends the job, and waits until nothing of it is left or the deadline is missed.
+    pub(crate) async fn end(&self, drain: bool, within: Duration) -> Result<Ended, JobError> {
+        let mut progress = self.progress.clone();
+        let missed = progress.borrow().missed;
+        self.job.do_send(ToJob::End { drain, within });
+        let late = match progress.wait_for(|now| now.over.is_some() || now.missed > missed).await {
+            Ok(progress) if progress.over.is_none() => progress.late.clone(),
+            _ => None,
+        };
+        match late {
+            Some(error) => Err(error),
+            None => self.over().await,
+        }
+    }
+
+    pub(crate) async fn checkpoint(&self) -> Result<Epoch, JobError> {
+        let (answer, answered) = oneshot::channel();
+        self.job.do_send(ToJob::Checkpoint(answer));
+        match answered.await {
+            Ok(answer) => answer,
+            // It was over before it could be asked.
+            Err(_) => self.over().await.map(Ended::epoch),
+        }
+    }
+
+    /// To say that it is over was the control thread's last act; once it is joined no thread of the job is left.
+    fn join_thread(&self) {
+        let mut thread = lock(&self.thread);
+        // A waker may run its future on the thread that rings it: nobody joins himself.
+        if thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id()) {
+            return;
+        }
+        if let Some(thread) = thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind it is replaced whole, so a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future without an executor.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Refuses to block a thread that runs async code.
+///
+/// # Panics
+/// Inside async code.
+#[track_caller]
+pub(crate) fn refuse_async(called: &str, instead: &str) {
+    assert!(
+        tokio::runtime::Handle::try_current().is_err(),
+        "JobHandle::{called} blocks its thread and was called inside async code; use JobHandle::{instead}.await there"
+    );
+}

@@ -1,0 +1,117 @@
+//! The threads of one job: named, started in one place, and all waited for at its end.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use actix::{ArbiterHandle, System};
+
+use crate::time::SharedClock;
+
+/// Runs user code; a panic becomes its message.
+pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| panic_text(payload.as_ref()))
+}
+
+/// The message of a panic.
+pub(super) fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("the panic has no message").to_owned()
+}
+
+struct Watched {
+    name: String,
+    /// Nothing is ever sent: it is closed when the thread has dropped everything that it had.
+    gone: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+/// All threads of a job. Used on its control thread only.
+#[derive(Default)]
+pub(super) struct Threads {
+    list: RefCell<Vec<Watched>>,
+}
+
+impl Threads {
+    /// Starts a thread.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let (here, gone): (SyncSender<()>, _) = sync_channel(1);
+        let thread = Builder::new().name(name.clone()).spawn(move || {
+            run();
+            drop(here);
+        })?;
+        let mut list = self.list.borrow_mut();
+        list.retain(|watched| !watched.thread.is_finished());
+        list.push(Watched { name, gone, thread });
+        Ok(())
+    }
+
+    /// Stops waiting for a thread that hangs.
+    pub(super) fn leave_behind(&self, name: &str) {
+        self.list.borrow_mut().retain(|watched| watched.name != name);
+    }
+
+    /// Waits for all threads, for at most `within`; returns those that did not end.
+    pub(super) fn join(&self, within: Duration, clock: &SharedClock) -> Vec<String> {
+        let until = clock.now().saturating_add(within);
+        let mut left = Vec::new();
+        for Watched { name, gone, thread } in self.list.take() {
+            match gone.recv_timeout(until.saturating_since(clock.now())) {
+                Err(RecvTimeoutError::Timeout) => left.push(name),
+                // It has nothing left to do but to end.
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
+            }
+        }
+        left
+    }
+}
+
+/// One worker: a thread with an Arbiter. Dropped, it is told to stop.
+///
+/// The Arbiter is the first one of a System of its own: `Arbiter::new` names its threads itself, and a panic message that
+/// says `millstream-work-1` is worth more than a shared System.
+pub(super) struct Worker {
+    pub(super) name: String,
+    pub(super) arbiter: ArbiterHandle,
+    system: System,
+}
+
+impl Worker {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn spawn(name: String, threads: &Threads) -> io::Result<Self> {
+        let (ready, started) = sync_channel(1);
+        threads.spawn(name.clone(), move || {
+            // Without drivers: data loops use neither timers nor sockets, and each yield would have to turn them.
+            let runtime = match tokio::runtime::Builder::new_current_thread().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let runner = System::with_tokio_rt(|| runtime);
+            if ready.send(Ok(System::current())).is_ok()
+                && let Err(error) = runner.run()
+            {
+                tracing::error!(%error, "a worker ended");
+            }
+        })?;
+        let died = || io::Error::other("a worker died while it was started");
+        let system = started.recv().map_err(|_| died())??;
+        Ok(Self { name, arbiter: system.arbiter().clone(), system })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.system.stop();
+    }
+}

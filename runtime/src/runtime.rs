@@ -1,0 +1,349 @@
+//! [`Runtime`]: starts pipelines. A value, not a global: two of them at once know nothing of each other.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::actor::{self, JobLink, JobSetup};
+use crate::config::{LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
+use crate::fault::{NoFaults, SharedFaults};
+use crate::graph::{BuildErrors, Graph};
+use crate::handle::JobHandle;
+use crate::id::ShardId;
+use crate::job::{OpenStore, RestartPolicy};
+use crate::plan::Plan;
+use crate::state::log::{LogLimits, StartFrom};
+use crate::state::store::{Memory, StateBackend, StoreError};
+use crate::time::{SharedClock, SystemClock};
+
+/// Starts pipelines, each as a job with threads of its own, named `millstream-*`.
+///
+/// Works wherever it is called: plain threads, any tokio runtime, a `LocalSet`, inside an actix System. It neither needs
+/// nor touches the executor of its caller.
+///
+/// **Dropping** it ends its jobs at once and without another commit, as a crash would: their next start goes on from the
+/// last committed epoch. It does not wait; handles then answer [`JobError::Gone`](crate::job::JobError::Gone). Stop or drain
+/// what should end in order.
+pub struct Runtime {
+    config: RuntimeConfig,
+    backend: Arc<dyn StateBackend>,
+    clock: SharedClock,
+    faults: SharedFaults,
+    jobs: Mutex<Vec<Arc<JobLink>>>,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("config", &self.config).field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+/// A runtime cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// An option is out of its range. Nothing was started.
+    #[error("runtime option {option} is {given}; it must be {range}")]
+    OutOfRange {
+        /// The builder's method.
+        option: &'static str,
+        /// What it was given.
+        given: String,
+        /// What it may be.
+        range: &'static str,
+    },
+}
+
+/// A pipeline cannot be started. Nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The pipeline has mistakes; all of them are listed.
+    #[error(transparent)]
+    Build(#[from] BuildErrors),
+    /// The pipeline's store cannot be opened: another job has it
+    /// ([`StoreErrorKind::Locked`](crate::state::store::StoreErrorKind::Locked)), it is missing where it should be
+    /// resumed, or the disk failed.
+    #[error("cannot open the state of pipeline {pipeline}")]
+    Store {
+        /// The pipeline.
+        pipeline: String,
+        /// What the store says.
+        source: StoreError,
+    },
+    /// The operating system gives no more threads.
+    #[error("cannot start the threads of pipeline {pipeline}")]
+    Threads {
+        /// The pipeline.
+        pipeline: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// Sets up a [`Runtime`].
+#[derive(Debug)]
+#[must_use]
+pub struct RuntimeBuilder {
+    config: RuntimeConfig,
+    workers: Option<usize>,
+    backend: Arc<dyn StateBackend>,
+    clock: Option<SharedClock>,
+    faults: SharedFaults,
+}
+
+impl RuntimeBuilder {
+    /// Where state is kept. Default [`Memory`]: it lasts as long as the runtime.
+    pub fn state_backend(mut self, backend: impl StateBackend + 'static) -> Self {
+        self.backend = Arc::new(backend);
+        self
+    }
+
+    /// Worker threads of each job, and copies of each task where the pipeline says nothing. Default: the cores that this
+    /// process may use; range 1 to 960.
+    pub const fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// How a subtask waits when it has nothing to do. Default [`LatencyPolicy::Adaptive`].
+    pub const fn latency_policy(mut self, policy: LatencyPolicy) -> Self {
+        self.config.latency = policy;
+        self
+    }
+
+    /// Time between barriers where the pipeline says nothing. Default 100 ms, at least 1 ms; below 10 ms is experimental.
+    pub const fn epoch_interval(mut self, interval: Duration) -> Self {
+        self.config.job.epoch_interval = interval;
+        self
+    }
+
+    /// What to do with a store that is new, and with one that is not. Default [`StartFrom::ResumeOrCreate`].
+    pub const fn start_from(mut self, start_from: StartFrom) -> Self {
+        self.config.start_from = start_from;
+        self
+    }
+
+    /// When a failed job starts again by itself. Default: three times in ten minutes.
+    pub const fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.config.job.restart = policy;
+        self
+    }
+
+    /// Whether a pipeline that finished or was drained may be started again on its store. Default false: a named error.
+    pub const fn restart_finished(mut self, allowed: bool) -> Self {
+        self.config.job.restart_finished = allowed;
+        self
+    }
+
+    /// Where every reading of time comes from. Default [`SystemClock`]. Sleeps are real: with a clock that is set by hand
+    /// a time is noticed only after it would have come in real time.
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Which copy of the daemon this is. Default 0.
+    pub const fn shard(mut self, shard: ShardId) -> Self {
+        self.config.shard = shard;
+        self
+    }
+
+    /// Frames of records, of at most 256 records each, that fit into a channel between two subtasks. Default 64, range 1
+    /// to 65,536.
+    pub const fn channel_frames(mut self, frames: usize) -> Self {
+        self.config.channel_frames = frames;
+        self
+    }
+
+    /// Batches, of at most 256 records each, that a reader may be ahead of its task. Default 8, range 1 to 65,536.
+    pub const fn read_ahead(mut self, batches: usize) -> Self {
+        self.config.read_ahead = batches;
+        self
+    }
+
+    /// When the log of deltas is folded into rows. Default 256 MiB or 1,024 epochs; each at least 1.
+    pub const fn log_limits(mut self, limits: LogLimits) -> Self {
+        self.config.log = limits;
+        self
+    }
+
+    /// How long loops, readers and deliveries may take to end before they are left behind. Default 10 s, above zero.
+    pub const fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.config.job.stop_timeout = timeout;
+        self
+    }
+
+    /// How long an epoch may take from its barrier until every subtask has handed in its part; then the attempt fails.
+    /// Default 10 minutes, above zero.
+    pub const fn epoch_timeout(mut self, timeout: Duration) -> Self {
+        self.config.job.epoch_timeout = timeout;
+        self
+    }
+
+    /// Epochs whose barrier is out and whose parts are not all in; at the bound no barrier is sent. Default 2, range 1 to 8:
+    /// channels keep room for that many barriers.
+    pub const fn max_epochs_in_flight(mut self, epochs: usize) -> Self {
+        self.config.job.max_epochs_in_flight = epochs;
+        self
+    }
+
+    /// Bytes of committed output of all sinks that is not delivered; there the sources are held back. Default 64 MiB, at
+    /// least 1.
+    pub const fn max_outbox_bytes(mut self, bytes: usize) -> Self {
+        self.config.job.max_outbox_bytes = bytes;
+        self
+    }
+
+    /// Bytes of complete epochs that wait for the disk; there the sources are held back. Default 256 MiB, at least 1.
+    pub const fn max_waiting_bytes(mut self, bytes: usize) -> Self {
+        self.config.job.max_waiting_bytes = bytes;
+        self
+    }
+
+    /// Bytes of complete epochs in one write; a single larger epoch goes alone. Default 64 MiB, at least 1.
+    pub const fn max_commit_bytes(mut self, bytes: usize) -> Self {
+        self.config.job.max_commit_bytes = bytes;
+        self
+    }
+
+    /// Decides what happens at crash points. For crash tests.
+    #[cfg(feature = "test-util")]
+    pub fn faults(mut self, faults: SharedFaults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Checks all options. Starts no thread.
+    ///
+    /// # Errors
+    /// [`RuntimeError::OutOfRange`] names the first option that is out of its range.
+    pub fn build(self) -> Result<Runtime, RuntimeError> {
+        let Self { mut config, workers, backend, clock, faults } = self;
+        if let Some(workers) = workers {
+            config.workers = u16::try_from(workers).unwrap_or(u16::MAX);
+            check("workers", workers, (1..=MOST_WORKERS).contains(&config.workers), "1 to 960, the key groups")?;
+        }
+        let job = &config.job;
+        let room = 1..=65_536;
+        check("channel_frames", config.channel_frames, room.contains(&config.channel_frames), "1 to 65536")?;
+        check("read_ahead", config.read_ahead, room.contains(&config.read_ahead), "1 to 65536")?;
+        let epochs = job.max_epochs_in_flight;
+        check("max_epochs_in_flight", epochs, (1..=8).contains(&epochs), "1 to 8")?;
+        let interval = job.epoch_interval;
+        check("epoch_interval", format!("{interval:?}"), interval >= SHORTEST_EPOCH, "at least 1 ms")?;
+        for (option, time) in [("stop_timeout", job.stop_timeout), ("epoch_timeout", job.epoch_timeout)] {
+            check(option, format!("{time:?}"), !time.is_zero(), "above zero")?;
+        }
+        let bytes = [
+            ("max_outbox_bytes", job.max_outbox_bytes as u64),
+            ("max_waiting_bytes", job.max_waiting_bytes as u64),
+            ("max_commit_bytes", job.max_commit_bytes as u64),
+            ("log_limits.fold_bytes", config.log.fold_bytes),
+            ("log_limits.fold_epochs", config.log.fold_epochs),
+        ];
+        for (option, given) in bytes {
+            check(option, given, given > 0, "at least 1")?;
+        }
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        Ok(Runtime { config, backend, clock, faults, jobs: Mutex::default() })
+    }
+}
+
+fn check(option: &'static str, given: impl fmt::Display, fits: bool, range: &'static str) -> Result<(), RuntimeError> {
+    if fits { Ok(()) } else { Err(RuntimeError::OutOfRange { option, given: given.to_string(), range }) }
+}
+
+impl Runtime {
+    /// Begins with the defaults.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder {
+            config: RuntimeConfig::default(),
+            workers: None,
+            backend: Arc::new(Memory::new()),
+            clock: None,
+            faults: Arc::new(NoFaults),
+        }
+    }
+
+    /// Starts a pipeline: checks it, opens its store and starts its threads. Reading the state back and opening the
+    /// sources happen on those threads; what fails there is told by [`JobHandle::wait`].
+    ///
+    /// Opening a store on disk blocks the caller: milliseconds as a rule, longer after a crash.
+    ///
+    /// # Errors
+    /// [`StartError::Build`] has all mistakes of the pipeline together. [`StartError::Store`] when the store cannot be
+    /// opened, by another job's lock for one: it is free again once that job's `stop` or `wait` has returned.
+    pub fn start(&self, pipeline: impl Into<Graph>) -> Result<JobHandle, StartError> {
+        self.start_graph(pipeline.into())
+    }
+
+    fn start_graph(&self, graph: Graph) -> Result<JobHandle, StartError> {
+        let mut config = self.config.clone();
+        config.job.epoch_interval = graph.epoch_interval().unwrap_or(config.job.epoch_interval);
+        let plan = Plan::new(graph, config.workers)?;
+        let pipeline = plan.name().to_owned();
+        let open = self.open_store(&pipeline, &config)?;
+        let (clock, faults) = (Arc::clone(&self.clock), Arc::clone(&self.faults));
+        let link = actor::start(JobSetup { plan, config, clock, faults, open })
+            .map_err(|source| StartError::Threads { pipeline, source })?;
+        let link = Arc::new(link);
+        let mut jobs = self.jobs();
+        jobs.retain(|job| !job.is_over());
+        jobs.push(Arc::clone(&link));
+        Ok(JobHandle::new(link))
+    }
+
+    /// Opens the store now, so that a lock is the caller's error, and hands it to the committer as its first.
+    fn open_store(&self, pipeline: &str, config: &RuntimeConfig) -> Result<OpenStore, StartError> {
+        let (shard, create) = (config.shard, config.start_from != StartFrom::Resume);
+        let opened = self.backend.open(pipeline, shard, create);
+        let opened = opened.map_err(|source| StartError::Store { pipeline: pipeline.to_owned(), source })?;
+        let (backend, pipeline) = (Arc::clone(&self.backend), pipeline.to_owned());
+        let mut first = Some(opened);
+        Ok(Box::new(move |create| match first.take() {
+            Some(store) => Ok(store),
+            None => backend.open(&pipeline, shard, create),
+        }))
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Vec<Arc<JobLink>>> {
+        // A push or a retain that panicked left a list all the same.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.jobs().iter().for_each(|job| job.quit());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_out_of_its_range_is_named() {
+        let text = |builder: RuntimeBuilder| builder.build().unwrap_err().to_string();
+        let builder = Runtime::builder;
+        assert_eq!(text(builder().workers(0)), "runtime option workers is 0; it must be 1 to 960, the key groups");
+        assert_eq!(
+            text(builder().epoch_interval(Duration::from_micros(5))),
+            "runtime option epoch_interval is 5µs; it must be at least 1 ms"
+        );
+        let limits = LogLimits { fold_epochs: 0, ..LogLimits::default() };
+        for (builder, option) in [
+            (builder().workers(100_000), "workers is 100000"),
+            (builder().channel_frames(0), "channel_frames"),
+            (builder().max_epochs_in_flight(9), "max_epochs_in_flight"),
+            (builder().stop_timeout(Duration::ZERO), "stop_timeout"),
+            (builder().log_limits(limits), "log_limits.fold_epochs"),
+            (builder().max_outbox_bytes(0), "max_outbox_bytes"),
+        ] {
+            let text = text(builder);
+            assert!(text.contains(option), "{text}");
+        }
+    }
+}
