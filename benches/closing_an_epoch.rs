@@ -80,7 +80,15 @@ impl Source for Load {
         let splits = u64::from(self.splits);
         let nanos_each = self.per_second.map(|rate| 1e9 * splits as f64 / rate);
         let next_key = split.as_str().parse()?;
-        Ok(Box::new(LoadReader { keys: self.keys, splits, next_key, nanos_each, clock: self.clock, begun: None, sent: 0 }))
+        Ok(Box::new(LoadReader {
+            keys: self.keys,
+            splits,
+            next_key,
+            nanos_each,
+            clock: self.clock,
+            begun: None,
+            sent: 0,
+        }))
     }
 }
 
@@ -250,7 +258,19 @@ fn main() -> anyhow::Result<()> {
     );
     println!(
         "{:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>6} {:>9} {:>9} {:>6} {:>4} {:>8}",
-        "epochs", "p50 µs", "p99", "p99.9", "p99.99", "max", "achieved", "closed", "dirty", "to", "MB", "skip", "foreign"
+        "epochs",
+        "p50 µs",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "max",
+        "achieved",
+        "closed",
+        "dirty",
+        "to",
+        "MB",
+        "skip",
+        "foreign"
     );
 
     let expected = half * plan.measure.as_secs_f64();

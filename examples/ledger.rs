@@ -4,7 +4,7 @@
 //! cargo run --example ledger
 //! ```
 //! runs it once, stopped and started again on the way, and checks its rows. The crash harness (`make kill9`) runs it as
-//! its victim, with a directory and orders: see `--help` and the lines that [`tell`] prints.
+//! its victim, with a directory: see `--help`, and [`tell`] for what it prints then.
 
 #[path = "ledger/input.rs"]
 mod input;
@@ -13,7 +13,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -29,7 +29,6 @@ use millstream::runtime::runtime::Runtime;
 use millstream::runtime::state::log::LogLimits;
 use millstream::runtime::state::store::RocksDb;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use self::input::{Booking, PARTITIONS, booking};
 use self::source::{Budgeted, Bug};
@@ -57,6 +56,9 @@ struct Args {
     /// Most records that this life of the process reads; then it waits for its end
     #[arg(long)]
     budget: Option<u64>,
+    /// Stops in order once this life has committed so many epochs
+    #[arg(long)]
+    stop_after: Option<u64>,
     /// Panics at this record of this life, once
     #[arg(long)]
     panic_at: Option<u64>,
@@ -183,25 +185,19 @@ impl Faults for Failpoint {
     }
 }
 
-/// Reads orders from stdin; its end means that the harness is gone.
-fn orders() -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel(8);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
+/// Ends the process when stdin does: the harness is gone.
+fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         std::process::exit(2);
     });
-    receiver
 }
 
 /// Tells what changed since the last look.
-fn report(status: &JobStatus, told: &mut (bool, u64)) {
+fn report(status: &JobStatus, told: &mut (bool, u64), tell: fn(&str)) {
     let (begun, committed) = told;
     if !*begun && matches!(status.phase, JobPhase::Running | JobPhase::Closing) {
-        *begun = true;
+        (*begun, *committed) = (true, status.restored.number());
         tell(&format!("restored {}", status.restored.number()));
     }
     if *begun && status.committed.number() > *committed {
@@ -210,8 +206,8 @@ fn report(status: &JobStatus, told: &mut (bool, u64)) {
     }
 }
 
-/// One life as the harness's victim.
-async fn live(args: &Args, dir: &Path, mut orders: mpsc::Receiver<String>) -> anyhow::Result<Ended> {
+/// One life of the ledger.
+async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> {
     let mut builder = Runtime::builder()
         .state_backend(RocksDb::at(dir.join("state")))
         .workers(2)
@@ -231,11 +227,13 @@ async fn live(args: &Args, dir: &Path, mut orders: mpsc::Receiver<String>) -> an
     loop {
         tokio::select! {
             ended = job.wait() => return Ok(ended?),
-            _ = look.tick() => report(&job.status(), &mut told),
-            Some(order) = orders.recv() => match order.as_str() {
-                "stop" => return Ok(job.stop(Duration::from_secs(20)).await?),
-                order => bail!("no order: {order}"),
-            },
+            _ = look.tick() => {}
+        }
+        let status = job.status();
+        report(&status, &mut told, tell);
+        let epochs = status.committed.number().saturating_sub(status.restored.number());
+        if args.stop_after.is_some_and(|after| epochs >= after) {
+            return Ok(job.stop(Duration::from_secs(20)).await?);
         }
     }
 }
@@ -243,13 +241,9 @@ async fn live(args: &Args, dir: &Path, mut orders: mpsc::Receiver<String>) -> an
 /// Runs the ledger in two halves and checks its books.
 async fn check_itself(args: &Args) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let (order, orders) = mpsc::channel(1);
-    let half = Args { budget: Some(args.records / 2), ..args.clone() };
-    // Sent before there is a job: it stops as soon as it listens, in the middle or earlier.
-    order.send("stop".to_owned()).await?;
-    let stopped = live(&half, dir.path(), orders).await?;
-    let (_order, orders) = mpsc::channel(1);
-    let ended = live(args, dir.path(), orders).await?;
+    let half = Args { budget: Some(args.records / 2), stop_after: Some(3), ..args.clone() };
+    let stopped = live(&half, dir.path(), |_| ()).await?;
+    let ended = live(args, dir.path(), |_| ()).await?;
     ensure!(ended.epoch() > stopped.epoch(), "the second half has no epoch of its own");
 
     let mut books: BTreeMap<u64, (u64, i64)> = BTreeMap::new();
@@ -277,7 +271,8 @@ async fn check_itself(args: &Args) -> anyhow::Result<()> {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let Some(dir) = args.dir.clone() else { return check_itself(&args).await };
-    let ended = live(&args, &dir, orders()).await?;
+    end_with_stdin();
+    let ended = live(&args, &dir, tell).await?;
     tell(&format!("ended {}", ended.epoch().number()));
     Ok(())
 }

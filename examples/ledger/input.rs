@@ -29,15 +29,8 @@ pub(crate) fn booking(seed: u64, number: u64) -> Booking {
     Booking { partition: partition as u32, seq: number / u64::from(PARTITIONS), account, amount }
 }
 
-/// Makes a line of text of a file, of one to eight words.
-pub(crate) fn line(seed: u64, file: u32, number: u64) -> String {
-    let drawn = mix(seed ^ mix(number.wrapping_mul(31).wrapping_add(u64::from(file))));
-    let words = (0..=drawn % 8).map(|place| format!("w{}", mix(drawn ^ place) % 97));
-    words.collect::<Vec<_>>().join(" ")
-}
-
 /// Scrambles a number: the step function of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(number: u64) -> u64 {
+pub(crate) const fn mix(number: u64) -> u64 {
     let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

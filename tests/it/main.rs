@@ -10,4 +10,6 @@
 mod architecture;
 mod canaries;
 mod formats;
+#[cfg(feature = "rocksdb")]
+mod kill9;
 mod simulation;

@@ -244,6 +244,17 @@ fn a_finite_input_runs_to_its_end_and_is_committed_and_delivered() {
 }
 
 #[test]
+fn a_pipeline_that_finished_and_delivered_is_not_run_again_unasked() {
+    let _alone = alone();
+    let (source, outside) = (Numbers::new(3_000, true), Outside::default());
+    let runtime = two_workers().build().unwrap();
+    runtime.start(pipeline(&source, identity, outside.spec())).unwrap().join().unwrap();
+    let again = runtime.start(pipeline(&source, identity, outside.spec())).unwrap().join().unwrap_err();
+    assert!(matches!(again, JobError::AlreadyEnded { .. }), "{again}");
+    outside.assert_each_once(3_000);
+}
+
+#[test]
 fn a_level_one_sink_sees_every_record() {
     let _alone = alone();
     let (source, collected) = (Numbers::new(3_000, true), Collected::default());

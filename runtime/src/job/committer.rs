@@ -216,8 +216,36 @@ impl Committer {
 
     fn fence(&mut self, attempt: Attempt) -> Result<CommitterStep, Crashed> {
         self.fenced = self.fenced.max(attempt);
+        self.forget_delivered()?;
         self.faults.pass(CrashPoint::FenceAnswered)?;
         Ok(CommitterAnswer::Fenced { attempt }.into())
+    }
+
+    /// No further commit of this attempt would tell the store what its sinks have. If it cannot be told now, their tokens
+    /// say the same at the next start.
+    fn forget_delivered(&mut self) -> Result<(), Crashed> {
+        let delivered = self.delivered();
+        let Some(log) = self.log.as_mut().filter(|log| !log.is_closed()) else { return Ok(()) };
+        match log.forget(&delivered) {
+            Ok(()) => Ok(()),
+            Err(CommitError::Crashed(crashed)) => Err(crashed),
+            Err(CommitError::Store { error, .. }) => match store_crash(&error) {
+                Some(crashed) => Err(crashed),
+                None => {
+                    tracing::warn!(%error, "could not note what was delivered; the sinks' tokens tell it again");
+                    Ok(())
+                }
+            },
+            Err(error) => {
+                tracing::warn!(%error, "could not note what was delivered; the sinks' tokens tell it again");
+                Ok(())
+            }
+        }
+    }
+
+    fn delivered(&self) -> Vec<Delivered> {
+        let delivered = self.delivered.iter();
+        delivered.map(|(operator, next)| Delivered { operator: *operator, next: *next }).collect()
     }
 
     fn begin(&mut self) -> Result<CommitterStep, Crashed> {
@@ -258,14 +286,13 @@ impl Committer {
         bundles: Vec<EpochBundle>,
         now: Timestamp,
     ) -> Result<CommitterStep, Crashed> {
+        let delivered = self.delivered();
         let Some(log) = self.log.as_mut() else { return Ok(CommitterStep::Worked) };
         if log.is_closed() {
             // A fold failed and the store could not be opened anew at once.
             self.retry = Some(Retry { attempt, bundles, at: now });
             return Ok(CommitterStep::Worked);
         }
-        let delivered = self.delivered.iter().map(|(operator, next)| Delivered { operator: *operator, next: *next });
-        let delivered: Vec<_> = delivered.collect();
         match log.commit(bundles, &delivered) {
             Ok(committed) => self.committed(attempt, committed),
             Err(error) => self.commit_failed(attempt, error, now),

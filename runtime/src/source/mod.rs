@@ -39,8 +39,8 @@ pub trait Source: Send + Sync + 'static {
         usize::MAX
     }
 
-    /// Hears that everything up to `at` is durable. May repeat or skip, never goes back within an attempt. Called on the
-    /// reader's thread, between polls.
+    /// Hears that everything up to `at` is durable. May repeat or skip, never goes back within an attempt. Called on a
+    /// thread of its own, which no commit waits for.
     fn committed(&self, at: &[(SplitId, Position)]) {
         let _ = at;
     }

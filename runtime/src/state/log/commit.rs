@@ -107,6 +107,22 @@ impl CommitLog {
         Ok(Committed::of(bundles))
     }
 
+    /// Forgets output that was delivered, without an epoch: the job ends and no further commit would do it.
+    ///
+    /// # Errors
+    /// [`CommitError::Store`] without bundles: the outcome is open until [`CommitLog::reopen`], and either is right.
+    pub fn forget(&mut self, delivered: &[Delivered]) -> Result<(), CommitError> {
+        let is_in = |listed: &OutboxRef| {
+            delivered.iter().any(|sink| sink.operator == listed.operator && listed.epoch < sink.next)
+        };
+        if !self.durable.outbox.iter().any(is_in) {
+            return Ok(());
+        }
+        let prepared = self.prepare(&[], delivered)?;
+        let points = [CrashPoint::CommitBeforeWrite, CrashPoint::CommitWritten, CrashPoint::CommitSynced];
+        self.write(prepared.batch, prepared.manifest, points).map_err(|failed| self.failed(failed, Vec::new()))
+    }
+
     fn misuse(&self, reason: String) -> CommitError {
         CommitError::Misuse { epoch: self.durable.epoch, reason }
     }
