@@ -55,6 +55,7 @@ canaries: setup ## Ten planted bugs, each of which the simulator must find
 
 kill9: export MILLSTREAM_KILLS = $(KILLS)
 kill9: setup ## KILLS=200 times SIGKILL against a child with a real RocksDB, judged from outside
+	cargo build --workspace --all-features --locked --example ledger
 	$(call it,kill9::)
 
 bench: setup ## Criterion benches, our crates fully optimised; ARGS=name picks one

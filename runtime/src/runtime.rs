@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::actor::{self, JobLink, JobSetup};
-use crate::config::{LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
+use crate::actor::{LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
 use crate::fault::{NoFaults, SharedFaults};
 use crate::graph::{BuildErrors, Graph};
 use crate::handle::JobHandle;

@@ -19,6 +19,7 @@
 mod attempt;
 mod blocking;
 mod checkpoints;
+mod config;
 mod job;
 mod link;
 mod message;
@@ -31,5 +32,7 @@ mod tests;
 mod threads;
 mod waiter;
 
+pub use self::config::LatencyPolicy;
+pub(crate) use self::config::{MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
 pub(crate) use self::link::{JobLink, SubtaskView, block_on, refuse_async};
 pub(crate) use self::system::{JobSetup, start};

@@ -12,12 +12,12 @@ use actix::{Addr, AsyncContext, Context, System};
 use tokio::sync::{oneshot, watch};
 
 use crate::actor::blocking;
+use crate::actor::config::RuntimeConfig;
 use crate::actor::job::{Crew, JobActor};
 use crate::actor::link::{JobLink, Progress, View};
 use crate::actor::outlet::Outlet;
 use crate::actor::threads::{Threads, Worker};
 use crate::channel::queue;
-use crate::config::RuntimeConfig;
 use crate::fault::SharedFaults;
 use crate::job::{Committer, Ended, JobError, OpenStore};
 use crate::plan::Plan;

@@ -6,11 +6,11 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Wr
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use crate::actor::config::LatencyPolicy;
 use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::actor::threads::{guarded, panic_text};
 use crate::actor::waiter::Waiter;
-use crate::config::LatencyPolicy;
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, SubtaskId};
 use crate::job::JobEvent;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::config::LatencyPolicy;
+use crate::actor::config::LatencyPolicy;
 use crate::error::BoxError;
 use crate::graph::{Exchange, Graph, OperatorOf, SinkOf, SourceOf, VertexKind, WireOf};
 use crate::handle::JobHandle;

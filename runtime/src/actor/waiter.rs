@@ -6,15 +6,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::actor::config::LatencyPolicy;
 use crate::channel::Bell;
-use crate::config::LatencyPolicy;
 use crate::time::SharedClock;
 
 /// Longest time that the adaptive policy polls.
 const LONGEST_POLL: Duration = Duration::from_micros(200);
 /// A gap beyond this counts as this one, so that a burst after a long silence is recognised soon.
 const LONGEST_GAP: Duration = Duration::from_millis(1);
-/// Polls between two looks at the clock.
+/// Polls between two looks at the clock and two offers of the core to other threads.
 const POLLS: u32 = 8;
 /// Most polls of one wait of the adaptive policy: the clock may be one that stands still.
 const MOST_POLLS: u32 = 20_000;
@@ -72,6 +72,10 @@ impl Waiter {
             while !bell.is_rung() {
                 tokio::task::yield_now().await;
                 polls = polls.wrapping_add(1);
+                if polls.is_multiple_of(POLLS) {
+                    // Where all cores are busy, somebody waits for this one: perhaps the one who will ring.
+                    std::thread::yield_now();
+                }
                 if self.policy != LatencyPolicy::Spin
                     && (polls >= MOST_POLLS
                         || (polls.is_multiple_of(POLLS) && self.clock.now().saturating_since(began) >= within))

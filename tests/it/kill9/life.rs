@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ impl Told {
 /// A child process, killed when it is dropped.
 pub(super) struct Life {
     child: Child,
+    /// Held open: the child ends itself when this end is gone. `Child::wait` would close it.
+    _stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     stderr: PathBuf,
     clock: SystemClock,
@@ -89,7 +91,8 @@ impl Life {
                 }
             }
         });
-        Self { child, lines, stderr, clock: SystemClock::new(), restored: None, committed: 0 }
+        let stdin = child.stdin.take();
+        Self { child, _stdin: stdin, lines, stderr, clock: SystemClock::new(), restored: None, committed: 0 }
     }
 
     /// Epochs that this life said it committed.

@@ -24,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use self::life::{Life, Told};
 use self::oracle::{Oracle, Workload};
 
-/// Kills per store; then it runs to its end and the next begins afresh.
+/// Most kills per store; then it runs to its end and the next begins afresh.
 const PER_STORE: usize = 20;
 /// From this many kills on the plan meets every failpoint.
 const FULL: usize = 200;
@@ -101,8 +101,10 @@ fn plan(kills: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<Kill>> {
     for point in &others {
         plan.extend((0..each).map(|_| Kill::at(*point, rng)));
     }
-    // Half a store's worth of genesis kills: each store has only one genesis.
-    let stores = kills.div_ceil(PER_STORE).max(1);
+    // Both workloads get their turn.
+    let stores = kills.div_ceil(PER_STORE).max(2);
+    let per_store = kills.div_ceil(stores);
+    // Dealt out below, since each store has only one genesis.
     let genesis: Vec<Kill> =
         GENESIS.iter().flat_map(|point| vec![*point; each]).map(|point| Kill::at(point, rng)).collect();
     let rest = kills.saturating_sub(plan.len() + genesis.len());
@@ -122,7 +124,7 @@ fn plan(kills: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<Kill>> {
     for store in &mut stores {
         // Before the genesis first, or it would be too late.
         store.sort_by_key(|kill| kill.name() != CrashPoint::GenesisBefore.name());
-        let room = (PER_STORE - store.len()).min(plan.len());
+        let room = (per_store - store.len()).min(plan.len());
         store.extend(plan.drain(..room));
     }
     stores
