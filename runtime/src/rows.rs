@@ -119,7 +119,11 @@ mod tests {
         let mut builder = RowsBuilder::default();
         let rows: Vec<Vec<u8>> = (0..5u8).map(|n| vec![n; 400_000]).collect();
         for row in &rows {
-            builder.push(|out| Ok::<_, ()>(out.extend_from_slice(row))).unwrap();
+            let write = |out: &mut Vec<u8>| {
+                out.extend_from_slice(row);
+                Ok::<_, ()>(())
+            };
+            builder.push(write).unwrap();
         }
         assert_eq!(builder.push(|_| Err("no")), Err("no"));
         let (chunks, count) = builder.take();

@@ -83,7 +83,11 @@ fn write(root: &Path) {
             ended: number == EPOCHS,
         });
         let mut rows = RowsBuilder::default();
-        rows.push(|bytes| Ok::<_, ()>(bytes.extend_from_slice(format!("row {number}").as_bytes()))).unwrap();
+        let write = |bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(format!("row {number}").as_bytes());
+            Ok::<_, ()>(())
+        };
+        rows.push(write).unwrap();
         let (chunks, count) = rows.take();
         part.outbox.push(OutboxPart { operator: out, chunks, rows: count });
         let bundle = EpochBundle { attempt, epoch, parts: vec![part], closing: None };
@@ -131,7 +135,8 @@ fn a_store_of_format_1_is_read_with_its_rows_log_positions_and_output() {
     assert_eq!((position.operator, position.split.as_str(), position.ended), (lines, "a.txt", true));
     assert_eq!(position.position.as_u64(), Some(EPOCHS * 100));
 
-    let rows = restored.outbox[&out].iter().flat_map(|rows| rows.iter().map(|row| row.bytes.to_vec()).collect::<Vec<_>>());
+    let rows =
+        restored.outbox[&out].iter().flat_map(|rows| rows.iter().map(|row| row.bytes.to_vec()).collect::<Vec<_>>());
     let rows: Vec<_> = rows.collect();
     assert_eq!(rows, [b"row 4".to_vec(), b"row 5".to_vec()]);
 }

@@ -111,7 +111,7 @@ impl<T> Router<T> {
             }
         }
         let count = self.targets.len();
-        while let Some(record) = self.input.next() {
+        for record in self.input.by_ref() {
             let chosen = match &self.routing {
                 Routing::Forward => 0,
                 Routing::Rebalance => {

@@ -337,7 +337,11 @@ mod tests {
 
     fn rows(epoch: u64) -> Rows {
         let mut builder = RowsBuilder::default();
-        builder.push(|out| Ok::<_, ()>(out.push(1))).unwrap();
+        let write = |out: &mut Vec<u8>| {
+            out.push(1);
+            Ok::<_, ()>(())
+        };
+        builder.push(write).unwrap();
         Rows::new(Epoch::new(epoch), builder.take().0)
     }
 

@@ -167,7 +167,7 @@ fn step(rng: &mut impl Rng) -> Step {
 fn apply(stream: Stream<Item>, step: Step) -> Stream<Item> {
     match step {
         Step::Map => stream.map(|(numbered, n)| (numbered, n + 1)).erase(),
-        Step::TryMap => stream.try_map(|item| Ok::<_, std::io::Error>(item)).erase(),
+        Step::TryMap => stream.try_map(Ok::<Item, std::io::Error>).erase(),
         Step::Filter => stream.filter(|(numbered, _)| numbered.seq % 5 != 3).erase(),
         Step::Explode(most) => stream
             .flat_map(move |(numbered, n)| {

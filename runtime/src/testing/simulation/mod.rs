@@ -59,9 +59,8 @@ pub struct SimConfig {
 impl SimConfig {
     /// A run without any fault.
     pub fn calm(seed: u64) -> Self {
-        let mut job = JobConfig::default();
-        job.restart = RestartPolicy::at_most(1000).backoff(Duration::from_millis(1));
-        job.stop_timeout = Duration::from_millis(200);
+        let restart = RestartPolicy::at_most(1000).backoff(Duration::from_millis(1));
+        let job = JobConfig { restart, stop_timeout: Duration::from_millis(200), ..JobConfig::default() };
         Self {
             seed,
             parallelism: vec![1],
