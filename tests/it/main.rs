@@ -12,4 +12,5 @@ mod canaries;
 mod formats;
 #[cfg(feature = "rocksdb")]
 mod kill9;
+mod retail;
 mod simulation;

@@ -110,7 +110,7 @@ fn plan(kills: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<Kill>> {
     let rest = kills.saturating_sub(plan.len() + genesis.len());
     for index in 0..rest {
         plan.push(match index % 4 {
-            0 => Kill::Early(Duration::from_micros(rng.random_range(0..60_000))),
+            0 => Kill::Early(Duration::from_micros(rng.random_range(0..30_000))),
             1 => Kill::at(others[index / 4 % others.len()], rng),
             _ => Kill::Random(Duration::from_micros(rng.random_range(0..80_000))),
         });
