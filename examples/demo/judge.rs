@@ -77,7 +77,7 @@ impl Saved {
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
         let shard = ShardId::default();
         let store = RocksDb::at(Layout(dir).state()).open(PIPELINE, shard, false)?;
-        let identity = Identity { pipeline: PIPELINE.to_owned(), shard, key_groups: KeyGroups::DEFAULT_COUNT };
+        let identity = Identity { pipeline: PIPELINE.to_owned(), shard, key_groups: KeyGroups::DEFAULT_COUNT.get() };
         let log = CommitLog::open(store, identity, StartFrom::Resume, LogLimits::default(), Arc::new(NoFaults))?;
         let restored = log.restore()?;
         let positions = restored.positions.into_iter().map(|at| {

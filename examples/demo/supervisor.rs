@@ -62,20 +62,18 @@ async fn watch(args: &Args, dir: &Path) -> anyhow::Result<bool> {
 
     let mut life = Life::begin(args, dir, 1, *lines)?;
     screen.say(&format!("first life: process {}", life.child.id()));
-    let mut said = 0;
-    let share = loop {
+    let (share, said) = loop {
         let report = life.next().await.context("the first life ended before it was killed")?;
         rows.look(dir)?;
         screen.show(clock.now(), &report, 0, &rows.counts);
         let Report::Progress { lines, epoch, .. } = report else { continue };
-        said = epoch;
         let share = lines * 100 / text.lines.max(1);
         ensure!(
             share < KILL_UNTIL,
             "verdict: red, {share} % of the input without {COMMITS} commits and a committed file"
         );
         if share >= KILL_FROM && epoch >= COMMITS && !rows.files.is_empty() {
-            break share;
+            break (share, epoch);
         }
     };
     life.kill()?;

@@ -161,7 +161,8 @@ impl Source for Watched {
             // A note for the judge; without it he has less to compare, and says so.
             let _ = self.shared.journal.committed(split.as_str(), position);
             let batches = open.entry(split.to_string()).or_default();
-            while let Some((_, read_at)) = batches.pop_front_if(|(end, _)| *end <= position) {
+            let durable = batches.partition_point(|(end, _)| *end <= position);
+            for (_, read_at) in batches.drain(..durable) {
                 self.shared.meter.note(&self.shared.meter.durable, read_at);
             }
         }

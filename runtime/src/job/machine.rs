@@ -11,17 +11,19 @@
 //! answered after the write in flight returned; (3) every sink's delivery answers the same fence; (4) loops end, and one
 //! that does not within `stop_timeout` is abandoned; (5) only then the manifest is read and the next attempt starts.
 
+mod advance;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::canary::{Canary, planted};
-use crate::checkpoint::{Barrier, Closing, Delivered, EpochBundle, EpochCoordinator, Part, Reported};
-use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, SubtaskId};
+use crate::checkpoint::{Closing, Delivered, EpochBundle, EpochCoordinator, Part, Reported};
+use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
 use crate::job::error::{Ended, JobError};
 use crate::job::protocol::{JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
 use crate::job::restart::Restarts;
-use crate::operator::{SourceCommand, TaskError};
+use crate::operator::TaskError;
 use crate::sink::{DeliveryAnswer, SinkErrorKind};
 use crate::state::log::Restored;
 use crate::time::Timestamp;
@@ -409,199 +411,6 @@ impl JobMachine {
         let sinks = std::mem::take(&mut self.sinks);
         let tasks = std::mem::take(&mut self.subtasks);
         self.phase = Phase::Ending(Ending { outcome, next, committer: false, sinks, tasks, give_up });
-    }
-
-    fn advance(&mut self, now: Timestamp) {
-        self.check_deadline(now);
-        match &self.phase {
-            Phase::Running => self.advance_running(now),
-            Phase::Closing(last) => self.advance_closing(*last, now),
-            Phase::Ending(_) => self.advance_ending(now),
-            Phase::Pausing { until } if now >= *until => {
-                self.phase = Phase::Starting;
-                self.orders.push(JobOrder::Committer(CommitterOrder::Begin));
-            }
-            Phase::Pausing { .. } | Phase::Starting | Phase::Building | Phase::Over => {}
-        }
-    }
-
-    fn advance_running(&mut self, now: Timestamp) {
-        let wanted = self.wanted.map(|wanted| wanted.closing);
-        let finished = (self.done_sources.len() == self.sources.len()).then_some(Some(Closing::Finished));
-        let resumed = self.resume_closing.map(Some);
-        if let Some(closing) = resumed.or(wanted).or(finished) {
-            self.phase = Phase::Closing(Last { closing, epoch: None, end_sent: false });
-            return self.advance(now);
-        }
-        if now >= self.barrier_at {
-            if self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
-                self.send_barrier(false, now);
-            } else if !self.skipped {
-                self.skipped = true;
-                self.status.skipped_triggers += 1;
-            }
-        }
-        self.check_epoch(now);
-        self.commit();
-        self.hold_sources();
-    }
-
-    fn advance_closing(&mut self, mut last: Last, now: Timestamp) {
-        if last.epoch.is_none() && self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
-            last.epoch = Some(self.next_epoch);
-            self.phase = Phase::Closing(last);
-            self.send_barrier(true, now);
-            self.orders.push(JobOrder::FlushSinks);
-        }
-        self.check_epoch(now);
-        self.commit();
-        let Some(epoch) = last.epoch else { return };
-        let delivered = self.sinks.iter().all(|sink| self.delivered.get(sink).is_some_and(|next| *next > epoch));
-        if self.status.committed < epoch || !delivered || !self.outbox.is_empty() {
-            return;
-        }
-        let ended = Ended::new(last.closing, epoch);
-        if last.closing.is_none() {
-            return self.end_and_advance(Outcome::Done(ended), now);
-        }
-        if !last.end_sent {
-            self.phase = Phase::Closing(Last { end_sent: true, ..last });
-            self.orders.push(JobOrder::Sources(SourceCommand::End));
-        } else if self.subtasks.is_empty() {
-            self.end_and_advance(Outcome::Done(ended), now);
-        }
-    }
-
-    fn end_and_advance(&mut self, outcome: Outcome, now: Timestamp) {
-        self.end(outcome, now);
-        self.advance_ending(now);
-    }
-
-    fn advance_ending(&mut self, now: Timestamp) {
-        let Phase::Ending(ending) = &mut self.phase else { return };
-        if now >= ending.give_up && !ending.tasks.is_empty() {
-            let subtasks: Vec<_> = std::mem::take(&mut ending.tasks).into_iter().collect();
-            tracing::error!(?subtasks, "loops did not end in time and are abandoned");
-            self.status.abandoned += subtasks.len() as u64;
-            self.orders.push(JobOrder::Abandon { subtasks });
-        }
-        if now >= ending.give_up && !ending.sinks.is_empty() {
-            tracing::error!(sinks = ?ending.sinks, "deliveries did not end in time and are abandoned");
-            self.status.abandoned += ending.sinks.len() as u64;
-            ending.sinks.clear();
-        }
-        let fenced = ending.committer || planted(Canary::ManifestBeforeFence);
-        if !fenced || !ending.tasks.is_empty() || !ending.sinks.is_empty() {
-            return;
-        }
-        let Phase::Ending(ending) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        match ending.outcome {
-            Outcome::Done(ended) => self.orders.push(JobOrder::Over(Ok(ended))),
-            Outcome::Failed { error, restart } => {
-                let pause =
-                    (restart && self.wanted.is_none()).then(|| self.restarts.next(&self.config.restart, now)).flatten();
-                match pause {
-                    Some(pause) => {
-                        let until = now.saturating_add(pause);
-                        self.phase = Phase::Pausing { until };
-                        self.orders.push(JobOrder::WakeAt(until));
-                    }
-                    None => self.orders.push(JobOrder::Over(Err(error))),
-                }
-            }
-        }
-    }
-
-    fn send_barrier(&mut self, last: bool, now: Timestamp) {
-        let epoch = self.next_epoch;
-        self.next_epoch = epoch.next();
-        self.skipped = false;
-        self.coordinator.begin(epoch, now);
-        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous };
-        self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, last }));
-        self.barrier_at = now.saturating_add(self.config.epoch_interval);
-        self.orders.push(JobOrder::WakeAt(self.barrier_at));
-    }
-
-    fn check_epoch(&mut self, now: Timestamp) {
-        let Some((epoch, begun, missing)) = self.coordinator.oldest() else { return };
-        let after = self.config.epoch_timeout;
-        if now.saturating_since(begun) >= after {
-            self.fail(JobError::EpochTimeout { epoch, after, missing }, true, now);
-        }
-    }
-
-    /// Hands all complete epochs to the committer, if it is free: group commit.
-    fn commit(&mut self) {
-        if self.committing || !matches!(self.phase, Phase::Running | Phase::Closing(_)) {
-            return;
-        }
-        let mut total = 0;
-        let mut bundles = Vec::new();
-        while let Some((_, bytes)) = self.complete.front() {
-            if !bundles.is_empty() && total + bytes > self.config.max_commit_bytes {
-                break;
-            }
-            total += bytes;
-            bundles.extend(self.complete.pop_front().map(|(bundle, _)| bundle));
-        }
-        if !bundles.is_empty() {
-            self.committing = true;
-            let attempt = self.attempt;
-            self.orders.push(JobOrder::Committer(CommitterOrder::Commit { attempt, bundles }));
-        }
-    }
-
-    /// Holds the sources back while too much waits for the disk or a sink. Barriers still pass, so nothing waits for itself.
-    fn hold_sources(&mut self) {
-        let outbox: usize = self.outbox.values().sum();
-        let waiting: usize = self.complete.iter().map(|(_, bytes)| bytes).sum();
-        if outbox > self.config.max_outbox_bytes / 2 {
-            if !self.flushed {
-                self.flushed = true;
-                self.orders.push(JobOrder::FlushSinks);
-            }
-        } else {
-            self.flushed = false;
-        }
-        let hold = outbox > self.config.max_outbox_bytes || waiting > self.config.max_waiting_bytes;
-        if hold != self.held {
-            self.held = hold;
-            self.orders.push(JobOrder::HoldSources(hold));
-        }
-    }
-
-    fn check_deadline(&mut self, now: Timestamp) {
-        let Some(wanted) = self.wanted else { return };
-        if now < wanted.deadline || matches!(self.phase, Phase::Over) {
-            return;
-        }
-        let waiting_for = match &self.phase {
-            Phase::Starting | Phase::Building => "the store is still being opened".to_owned(),
-            Phase::Pausing { .. } => "the job waits for a restart".to_owned(),
-            Phase::Running | Phase::Closing(_) => match self.coordinator.oldest() {
-                Some((epoch, _, missing)) => format!("subtasks {missing:?} did not hand in epoch {epoch}"),
-                None if self.committing => "the store has not answered the last write".to_owned(),
-                None => "sinks have not taken all output".to_owned(),
-            },
-            Phase::Ending(ending) if !ending.committer => "the store has not answered the last write".to_owned(),
-            Phase::Ending(ending) => format!("loops {:?} and sinks {:?} did not end", ending.tasks, ending.sinks),
-            Phase::Over => return,
-        };
-        let error = JobError::Deadline { waiting_for, epoch: self.status.committed };
-        self.late = Some(error.clone());
-        match &mut self.phase {
-            Phase::Running | Phase::Closing(_) => self.fail(error, false, now),
-            Phase::Ending(ending) => {
-                // Fences that are not answered keep the lock: whoever waits is told, and the host goes on waiting.
-                ending.outcome = Outcome::Failed { error, restart: false };
-            }
-            _ => {
-                self.phase = Phase::Over;
-                self.orders.push(JobOrder::Over(Err(error)));
-            }
-        }
-        self.wanted = Some(Wanted { deadline: Timestamp::MAX, ..wanted });
     }
 }
 

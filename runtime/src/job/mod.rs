@@ -7,6 +7,8 @@ mod error;
 mod machine;
 mod protocol;
 mod restart;
+#[cfg(test)]
+mod tests;
 
 pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore};
 pub use self::error::{Ended, JobError};
