@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millstream::prelude::*;
+use millstream::runtime::id::Epoch;
 use millstream::runtime::job::JobPhase;
 use millstream::runtime::runtime::Runtime;
 use millstream::runtime::state::store::RocksDb;
@@ -19,8 +20,10 @@ use crate::watched::{Latency, Line, Meter, Watched};
 
 /// The pipeline's name, and its store's.
 pub(crate) const PIPELINE: &str = "word-count";
-/// How often the child reports.
-const REPORT: Duration = Duration::from_millis(200);
+/// How often the child looks at its job ...
+const LOOK: Duration = Duration::from_millis(10);
+/// ... and after how many looks it reports.
+const REPORT: u32 = 20;
 
 /// A line of the child's stdout.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,25 +95,31 @@ pub(crate) async fn run(args: &Args, dir: &Path) -> anyhow::Result<()> {
 
     let runtime = Runtime::builder().state_backend(RocksDb::at(layout.state())).workers(2).build()?;
     let job = runtime.start(word_count(source, Arc::clone(&meter), layout.out()))?;
-    let mut running = false;
-    let mut ticks = tokio::time::interval(REPORT);
+    let progress = |epoch: Epoch| {
+        let (lines, records) = (meter.lines.load(Ordering::Relaxed), meter.records.load(Ordering::Relaxed));
+        let (processed, durable) = (meter.take_processed(), meter.take_durable());
+        tell(&Report::Progress { lines, records, epoch: epoch.number(), processed, durable })
+    };
+    let mut running = 0;
+    let mut looks = tokio::time::interval(LOOK);
     let ended = loop {
         tokio::select! {
             ended = job.wait() => break ended?,
-            _ = ticks.tick() => {}
+            _ = looks.tick() => {}
         }
         let status = job.status();
-        if status.phase == JobPhase::Running && !running {
-            running = true;
+        if running == 0 && status.phase == JobPhase::Starting {
+            continue;
+        }
+        if running == 0 {
             tell(&Report::Restored { epoch: status.restored.number() })?;
         }
-        let (lines, records) = (meter.lines.load(Ordering::Relaxed), meter.records.load(Ordering::Relaxed));
-        let (processed, durable) = (meter.take_processed(), meter.take_durable());
-        tell(&Report::Progress { lines, records, epoch: status.committed.number(), processed, durable })?;
+        if running % REPORT == 0 {
+            progress(status.committed)?;
+        }
+        running += 1;
     };
-    let (lines, records) = (meter.lines.load(Ordering::Relaxed), meter.records.load(Ordering::Relaxed));
-    let (processed, durable) = (meter.take_processed(), meter.take_durable());
-    tell(&Report::Progress { lines, records, epoch: ended.epoch().number(), processed, durable })?;
+    progress(ended.epoch())?;
     tell(&Report::Finished { epoch: ended.epoch().number() })
 }
 

@@ -62,7 +62,8 @@ impl Screen {
                 // Smooth, or nobody can read it.
                 if rate > 0.0 { rate * 0.7 + current * 0.3 } else { current }
             }
-            None => 0.0,
+            // Nothing to compare with yet.
+            None => return self.last = Some((now, *records, 0.0)),
         };
         self.last = Some((now, *records, rate));
         let share = (before + lines) * 100 / self.total.max(1);

@@ -20,6 +20,9 @@ use crate::journal::Journal;
 /// Files that are open at a time, per subtask.
 const OPEN: usize = 4;
 
+/// The longest latency that is told apart: a minute.
+const LONGEST_MICROS: u64 = 60_000_000;
+
 /// A line and when it was read.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -46,7 +49,7 @@ pub(crate) struct Latency {
 
 impl Meter {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let histogram = || Ok::<_, anyhow::Error>(Mutex::new(Histogram::new(3)?));
+        let histogram = || Ok::<_, anyhow::Error>(Mutex::new(Histogram::new_with_bounds(1, LONGEST_MICROS, 3)?));
         let (processed, durable) = (histogram()?, histogram()?);
         let clock = SystemClock::new();
         Ok(Self { clock, lines: AtomicU64::new(0), records: AtomicU64::new(0), processed, durable })

@@ -14,7 +14,8 @@ pub enum Flow {
     Blocked,
 }
 
-/// A consumer of frames: an operator with everything behind it, down to the outputs of the task.
+/// A consumer of frames: an operator with everything behind it, down to the outputs of the task. The defaults are those of a
+/// node that never blocks, buffers nothing and keeps no state.
 pub trait Node<T> {
     /// Takes one frame, and passes on what becomes of it as far as there is room.
     ///
@@ -26,19 +27,28 @@ pub trait Node<T> {
     ///
     /// # Errors
     /// As [`Node::offer`].
-    fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError>;
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        let _ = context;
+        Ok(Flow::Ready)
+    }
 
     /// Sends what is buffered: the task's input ran dry. Only called when nothing is blocked.
     ///
     /// # Errors
     /// As [`Node::offer`].
-    fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError>;
+    fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        let _ = context;
+        Ok(Flow::Ready)
+    }
 
     /// Encodes up to `entries` entries of frozen epochs and says how many are left, here and behind.
     ///
     /// # Errors
     /// [`TaskError`] when a value cannot be encoded.
-    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError>;
+    fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
+        let _ = (entries, context);
+        Ok(0)
+    }
 }
 
 /// A `Box<dyn Node<T>>` without its type, while a chain is built.

@@ -35,8 +35,4 @@ impl<T> Node<T> for Output<T> {
     fn flush(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
         Ok(flow(self.router.flush()?))
     }
-
-    fn encode_slice(&mut self, _entries: usize, _context: &mut TaskContext) -> Result<usize, TaskError> {
-        Ok(0)
-    }
 }

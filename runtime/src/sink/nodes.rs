@@ -47,18 +47,6 @@ impl<T: 'static> Node<T> for DirectSink<T> {
         }
         Ok(Flow::Ready)
     }
-
-    fn resume(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
-        Ok(Flow::Ready)
-    }
-
-    fn flush(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
-        Ok(Flow::Ready)
-    }
-
-    fn encode_slice(&mut self, _entries: usize, _context: &mut TaskContext) -> Result<usize, TaskError> {
-        Ok(0)
-    }
 }
 
 /// Encodes each record into the outbox of its epoch: level 2.
@@ -100,17 +88,5 @@ impl<T: 'static> Node<T> for OutboxSink<T> {
             Err(_) => {}
         }
         Ok(Flow::Ready)
-    }
-
-    fn resume(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
-        Ok(Flow::Ready)
-    }
-
-    fn flush(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
-        Ok(Flow::Ready)
-    }
-
-    fn encode_slice(&mut self, _entries: usize, _context: &mut TaskContext) -> Result<usize, TaskError> {
-        Ok(0)
     }
 }
