@@ -169,7 +169,7 @@ const CUTS: [Cut; 5] = [
 
 /// Runs `script` through the pipeline that `describe` builds between a source and a sink, and returns the results in order.
 ///
-/// ```ignore
+/// ```text
 /// let counts = check(["a", "b", "a"].map(String::from), |source, sink| {
 ///     let pipeline = Pipeline::new("test");
 ///     pipeline.source("in", source).key_by(|word| word.clone()).count("count").sink("out", sink);
