@@ -100,7 +100,8 @@ impl Screen {
     }
 }
 
-fn latency(latency: &Latency) -> String {
+/// Half of the records were faster than the first figure, 99 of 100 than the second.
+fn latency(Latency { p50, p99 }: &Latency) -> String {
     let millis = |micros: u64| micros as f64 / 1_000.0;
-    format!("{:5.1}/{:5.1} ms", millis(latency.p50), millis(latency.p99))
+    format!("{:.2}/{:.2} ms", millis(*p50), millis(*p99))
 }
