@@ -67,14 +67,10 @@ impl Screen {
         };
         self.last = Some((now, *records, rate));
         let share = (before + lines) * 100 / self.total.max(1);
-        let figures = format!(
-            "{:3} % of input  {rate:7.0} records/s  epoch {epoch:4}  processed {}  durable {}",
-            share.min(100),
-            latency(processed),
-            latency(durable)
-        );
+        let figures = format!("{:3} % of input  {rate:7.0} records/s  epoch {epoch:4}", share.min(100));
+        let latencies = format!("  processed {}  durable {}", latency(processed), latency(durable));
         if !self.terminal {
-            return self.print(&format!("{figures}\n"));
+            return self.print(&format!("{figures}{latencies}\n"));
         }
         let mut top: Vec<(&String, &u64)> = words.iter().collect();
         top.sort_by_key(|(word, count)| (std::cmp::Reverse(**count), *word));
@@ -82,7 +78,8 @@ impl Screen {
         if self.drawn > 0 {
             let _ = write!(table, "\x1b[{}A\x1b[J", self.drawn);
         }
-        let _ = writeln!(table, "{figures}");
+        // Short lines: one that the terminal wraps would not be drawn over.
+        let _ = writeln!(table, "{figures}\n{latencies} (median/99 %)");
         let _ = writeln!(table, "  top words in committed files, of {}:", words.len());
         let most = top.first().map_or(1, |(_, count)| **count).max(1);
         for (word, count) in top.iter().take(TOP) {
@@ -90,7 +87,7 @@ impl Screen {
             let _ = writeln!(table, "  {word:12} {count:6} {bar}");
         }
         self.print(&table);
-        self.drawn = 2 + top.len().min(TOP);
+        self.drawn = 3 + top.len().min(TOP);
     }
 
     fn print(&self, text: &str) {

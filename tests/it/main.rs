@@ -10,6 +10,7 @@
 mod architecture;
 mod canaries;
 mod formats;
+mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
 mod retail;

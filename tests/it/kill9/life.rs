@@ -1,7 +1,7 @@
 //! One life of the child process.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -65,6 +65,8 @@ pub(super) struct Life {
     /// Held open: the child ends itself when this end is gone. `Child::wait` would close it.
     _stdin: Option<ChildStdin>,
     lines: Receiver<String>,
+    /// What it told, for complaints.
+    heard: Vec<Told>,
     stderr: PathBuf,
     clock: SystemClock,
     /// Where it went on; nothing while it recovers.
@@ -76,7 +78,8 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn begin(exe: &Path, dir: &Path, arguments: &[String], failpoint: Option<String>) -> Self {
         let stderr = dir.join("stderr.log");
-        let log: File = OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
+        let mut log: File = OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
+        writeln!(log, "--- a life with {failpoint:?} and {arguments:?}").unwrap();
         let mut command = Command::new(exe);
         command.arg("--dir").arg(dir).args(arguments).env_remove("MILLSTREAM_FAILPOINT");
         command.envs(failpoint.map(|failpoint| ("MILLSTREAM_FAILPOINT", failpoint)));
@@ -92,7 +95,16 @@ impl Life {
             }
         });
         let stdin = child.stdin.take();
-        Self { child, _stdin: stdin, lines, stderr, clock: SystemClock::new(), restored: None, committed: 0 }
+        Self {
+            child,
+            _stdin: stdin,
+            lines,
+            heard: Vec::new(),
+            stderr,
+            clock: SystemClock::new(),
+            restored: None,
+            committed: 0,
+        }
     }
 
     /// Epochs that this life said it committed.
@@ -113,6 +125,7 @@ impl Life {
             Told::Committed(epoch) => self.committed = *epoch,
             _ => {}
         }
+        self.heard.push(told.clone());
         Some(told)
     }
 
@@ -162,9 +175,9 @@ impl Life {
 
     fn complain(&self, what: &str) -> String {
         let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
-        let tail: Vec<&str> = log.lines().rev().take(20).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        format!("the child, at epoch {}, said {what}; its stderr:\n{}", self.committed, tail.join("\n"))
+        let log = log.rsplit("--- a life").next().unwrap_or_default();
+        let heard = &self.heard[self.heard.len().saturating_sub(5)..];
+        format!("the child said {what} after {heard:?}; its stderr:{log}")
     }
 }
 

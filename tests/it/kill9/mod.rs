@@ -215,6 +215,14 @@ impl Victim {
         Self { exe: exe.to_owned(), dir, workload, arguments, oracle, committed: 0 }
     }
 
+    /// All kills, and the end.
+    fn live(&mut self, kills: &[Kill], summary: &mut Summary) -> Result<(), String> {
+        for (index, kill) in kills.iter().enumerate() {
+            self.kill(kill, summary).map_err(|text| format!("kill {index}, {kill:?}: {text}"))?;
+        }
+        self.end(summary).map_err(|text| format!("at the end: {text}"))
+    }
+
     /// One life up to its kill, and a look at what it left behind.
     fn kill(&mut self, kill: &Kill, summary: &mut Summary) -> Result<(), String> {
         let mut arguments = self.arguments.clone();
@@ -277,7 +285,7 @@ impl Victim {
     }
 
     /// A life without a kill, to the end of the input, and the judgement.
-    fn end(mut self, summary: &mut Summary) -> Result<(), String> {
+    fn end(&mut self, summary: &mut Summary) -> Result<(), String> {
         let mut life = Life::begin(&self.exe, self.dir.path(), &self.arguments, None);
         life.wait_for(|told| matches!(told, Told::Ended(_)))?;
         let life = life.wait()?;
@@ -316,11 +324,12 @@ fn run(plan: &[Vec<Kill>], workloads: &[Workload], seed: u64, bug: Option<&str>)
         let workload = workloads[number % workloads.len()];
         let seed = seed + number as u64;
         let mut victim = Victim::new(&exe, workload, kills.len(), seed, bug);
-        let at = |place: &str, text: String| format!("store {number} ({workload:?}, seed {seed}), {place}: {text}");
-        for (index, kill) in kills.iter().enumerate() {
-            victim.kill(kill, &mut summary).map_err(|text| at(&format!("kill {index}, {kill:?}"), text))?;
+        if let Err(text) = victim.live(kills, &mut summary) {
+            let text = format!("store {number} ({workload:?}, seed {seed}), {text}");
+            // Kept for whoever has to find out; not where it was planted.
+            victim.dir.disable_cleanup(bug.is_none());
+            return Err(format!("{text}\n(in {})", victim.dir.path().display()));
         }
-        victim.end(&mut summary).map_err(|text| at("at the end", text))?;
     }
     Ok(summary)
 }
