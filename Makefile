@@ -20,7 +20,7 @@ else \
 fi
 endef
 
-.PHONY: help setup demo test sim canaries kill9 bench fmt doc ci
+.PHONY: help setup demo test sim canaries kill9 bench peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -58,8 +58,11 @@ kill9: setup ## KILLS=200 times SIGKILL against a child with a real RocksDB, jud
 	cargo build --workspace --all-features --locked --example ledger
 	$(call it,kill9::)
 
-bench: setup ## Criterion benches, our crates fully optimised; ARGS=name picks one
+bench: setup ## The benches, our crates fully optimised; ARGS=name picks one, e.g. ARGS=keyed_count
 	cargo --config dev/bench.toml bench --profile dev --workspace --all-features --locked --benches -- $(ARGS)
+
+peers: ## Other engines that the benches compare with (timely); never needed to use millstream
+	cargo build --release --locked --manifest-path loadtest/peers/Cargo.toml --target-dir loadtest/peers/target
 
 fmt: ## Formats the sources
 	cargo fmt --all

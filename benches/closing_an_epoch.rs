@@ -33,6 +33,8 @@ use crate::support::{Closed, Counted, Noise, Stopwatch, lock, median, range, set
 const NAME: &str = "closing_an_epoch";
 /// The goal of check 4.
 const GOAL: f64 = 1.5;
+/// Share of the offered records that a run without epochs must have handled for its pair to count.
+const KEEPS_UP: f64 = 0.995;
 /// How long the load generator naps when nothing is due. Shorter than what is measured, and a generator that spins would
 /// take from the committer what no machine of a user would: here both share two cores.
 const NAP: Duration = Duration::from_micros(20);
@@ -276,26 +278,39 @@ fn main() -> anyhow::Result<()> {
     let expected = half * plan.measure.as_secs_f64();
     let mut ratios: [Vec<f64>; QUANTILES.len()] = Default::default();
     let mut dirty = Vec::new();
+    let mut disturbed = 0;
     for _ in 0..setting("MILLSTREAM_PAIRS", 5) {
         let on = run(plan, Some(half), epoch)?;
         print("on", &on, expected);
         let off = run(plan, Some(half), OFF)?;
         print("off", &off, expected);
+        dirty.extend(on.closed.iter().map(|closed| closed.entries as f64));
+        ensure!(!on.closed.is_empty() && off.closed.is_empty(), "epochs did not close as they should");
+        // Where even the run without epochs fell behind, the machine was too busy for this rate. Such a pair compares two
+        // overloads and would flatter us: its ratio tends to 1. An `on` that falls behind is a finding and stays.
+        if (off.latency.len() as f64) < KEEPS_UP * expected {
+            disturbed += 1;
+            continue;
+        }
         for (ratios, quantile) in ratios.iter_mut().zip(QUANTILES) {
             let [on, off] = [&on, &off].map(|outcome| outcome.latency.value_at_quantile(quantile) as f64);
             ratios.push(on / off);
         }
-        ensure!(!on.closed.is_empty() && off.closed.is_empty(), "epochs did not close as they should");
-        dirty.extend(on.closed.iter().map(|closed| closed.entries as f64));
     }
     let (least, most) = range(&dirty);
     println!("dirty keys per closed epoch: median {}, {least} to {most}", median(&dirty));
-    for (ratios, quantile) in ratios.iter().zip(QUANTILES) {
-        let (low, high) = range(ratios);
-        println!("p{} on / off: median {:.2} ({low:.2} to {high:.2})", quantile * 100.0, median(ratios));
+    let counted = ratios.first().map_or(0, Vec::len);
+    println!("pairs that count: {counted}; pairs in which even `off` fell behind: {disturbed}");
+    if counted > disturbed {
+        for (ratios, quantile) in ratios.iter().zip(QUANTILES) {
+            let (low, high) = range(ratios);
+            println!("p{} on / off: median {:.2} ({low:.2} to {high:.2})", quantile * 100.0, median(ratios));
+        }
+        let found = ratios.get(2).map_or(f64::NAN, |ratios| median(ratios));
+        println!("goal: p99.9 on / off <= {GOAL}: {}", if found <= GOAL { "met" } else { "missed" });
+    } else {
+        println!("goal: p99.9 on / off <= {GOAL}: undecided, the machine was too busy");
     }
-    let found = ratios.get(2).map_or(f64::NAN, |ratios| median(ratios));
-    println!("goal: p99.9 on / off <= {GOAL}: {}", if found <= GOAL { "met" } else { "missed" });
     ensure!(least >= 0.95 * plan.keys as f64, "an epoch had {least} dirty keys: this did not measure what it is about");
     Ok(())
 }

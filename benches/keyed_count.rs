@@ -97,9 +97,15 @@ impl Contender {
 #[derive(Clone, Debug)]
 struct Sample {
     per_second: f64,
+    /// CPU time per record over all threads: steadier than the rate where others use the machine too.
+    cpu_nanos: f64,
     /// Epochs per second that were written, and their median dirty keys.
     epochs: Option<(f64, f64)>,
     noise: String,
+}
+
+fn cpu_nanos(since: Noise, records: u64) -> f64 {
+    since.own_seconds() * 1e9 / records as f64
 }
 
 fn hand(records: u64) -> Sample {
@@ -115,7 +121,8 @@ fn hand(records: u64) -> Sample {
     count(0..WARM_UP);
     let (clock, noise) = (Stopwatch::start(), Noise::begin());
     count(WARM_UP..WARM_UP + records);
-    Sample { per_second: records as f64 / clock.elapsed().as_secs_f64(), epochs: None, noise: noise.text() }
+    let per_second = records as f64 / clock.elapsed().as_secs_f64();
+    Sample { per_second, cpu_nanos: cpu_nanos(noise, records), epochs: None, noise: noise.text() }
 }
 
 fn millstream(epoch_interval: Duration, workers: u16, records: u64) -> anyhow::Result<Sample> {
@@ -149,7 +156,7 @@ fn millstream(epoch_interval: Duration, workers: u16, records: u64) -> anyhow::R
     let (from, before) = reached(WARM_UP)?;
     let noise = Noise::begin();
     let (to, after) = reached(before + records)?;
-    let noise = noise.text();
+    let (noise, cpu_nanos) = (noise.text(), cpu_nanos(noise, after - before));
     let status = job.status();
     ensure!(status.restarts == 0, "the job failed meanwhile: {:?}", status.last_failure);
     job.stop_blocking(Duration::from_secs(60))?;
@@ -161,7 +168,7 @@ fn millstream(epoch_interval: Duration, workers: u16, records: u64) -> anyhow::R
         .collect();
     let seconds = (to - from) as f64 / 1e9;
     let epochs = Some((closed.len() as f64 / seconds, median(&closed)));
-    Ok(Sample { per_second: (after - before) as f64 / seconds, epochs, noise })
+    Ok(Sample { per_second: (after - before) as f64 / seconds, cpu_nanos, epochs, noise })
 }
 
 fn timely_binary() -> Option<PathBuf> {
@@ -180,7 +187,9 @@ fn timely(binary: &PathBuf, workers: u16, records: u64) -> anyhow::Result<Sample
     ensure!(counted == Some(WARM_UP + records), "timely counted {counted:?} of {} records", WARM_UP + records);
     let per_second = answer.get("records_per_second").and_then(serde_json::Value::as_f64);
     let per_second = per_second.with_context(|| format!("{} did not say records_per_second", binary.display()))?;
-    Ok(Sample { per_second, epochs: None, noise: noise.text() })
+    // It cannot be asked in between, so its warm-up counts on both sides.
+    let cpu_nanos = cpu_nanos(noise, WARM_UP + records);
+    Ok(Sample { per_second, cpu_nanos, epochs: None, noise: noise.text() })
 }
 
 fn main() -> anyhow::Result<()> {
@@ -222,8 +231,8 @@ fn main() -> anyhow::Result<()> {
     };
     let bases = [rates(Contender::Hand), rates(Contender::Timely), rates(Contender::OFF)];
     println!(
-        "{:<28} {:>8} {:>8} {:>8} {:>16} {:>9} {:>9}  foreign cores",
-        "median", "/ hand", "/ timely", "/ off", "M records/s", "epochs/s", "dirty"
+        "{:<28} {:>8} {:>8} {:>8} {:>19} {:>10} {:>9} {:>9}  foreign cores",
+        "median", "/ hand", "/ timely", "/ off", "M records/s", "CPU ns/rec", "epochs/s", "dirty"
     );
     for (contender, samples) in &samples {
         let values: Vec<f64> = samples.iter().map(|sample| sample.per_second / 1e6).collect();
@@ -237,9 +246,10 @@ fn main() -> anyhow::Result<()> {
         };
         let noise: Vec<&str> = samples.iter().map(|sample| sample.noise.as_str()).collect();
         println!(
-            "{:<28} {hand:>8} {timely:>8} {off:>8} {:>16} {:>9.1} {:>9.0}  {}",
+            "{:<28} {hand:>8} {timely:>8} {off:>8} {:>19} {:>10.1} {:>9.1} {:>9.0}  {}",
             contender.label(),
             format!("{rate:.1} ({low:.1}-{high:.1})"),
+            median(&samples.iter().map(|sample| sample.cpu_nanos).collect::<Vec<_>>()),
             of(|(per_second, _)| per_second),
             of(|(_, dirty)| dirty),
             noise.join(" "),

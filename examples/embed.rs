@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use millstream::prelude::*;
-use millstream::runtime::runtime::Runtime;
 
 /// What the daemon hears of.
 #[derive(Debug)]

@@ -24,10 +24,8 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Parser, ValueEnum};
 use millstream::prelude::*;
 use millstream::runtime::fault::{CrashPoint, Crashed, Faults};
-use millstream::runtime::job::{Ended, JobPhase, JobStatus, RestartPolicy};
-use millstream::runtime::runtime::Runtime;
+use millstream::runtime::job::JobPhase;
 use millstream::runtime::state::log::LogLimits;
-use millstream::runtime::state::store::RocksDb;
 use serde::{Deserialize, Serialize};
 
 use self::input::{Booking, PARTITIONS, booking};
@@ -53,7 +51,7 @@ struct Args {
     /// Records per second; no limit by default
     #[arg(long)]
     rate: Option<f64>,
-    /// Most records that this life of the process reads; then it waits for its end
+    /// Records that this life of the process reads at full speed; then they trickle
     #[arg(long)]
     budget: Option<u64>,
     /// Stops in order once this life has committed so many epochs

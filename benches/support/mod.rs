@@ -84,6 +84,11 @@ impl Noise {
         Some((foreign / self.started.elapsed().as_secs_f64()).max(0.0))
     }
 
+    /// Seconds of CPU that this process and the children it has waited for took since the beginning.
+    pub(crate) fn own_seconds(self) -> f64 {
+        busy_seconds().map_or(f64::NAN, |(_, own)| own - self.own)
+    }
+
     pub(crate) fn text(self) -> String {
         self.foreign_cores().map_or_else(|| "?".to_owned(), |cores| format!("{cores:.2}"))
     }

@@ -9,8 +9,6 @@ use std::time::Duration;
 use millstream::prelude::*;
 use millstream::runtime::id::Epoch;
 use millstream::runtime::job::JobPhase;
-use millstream::runtime::runtime::Runtime;
-use millstream::runtime::state::store::RocksDb;
 use serde::{Deserialize, Serialize};
 
 use crate::Args;

@@ -11,7 +11,7 @@ use millstream::runtime::fault::NoFaults;
 use millstream::runtime::id::ShardId;
 use millstream::runtime::state::key_group::KeyGroups;
 use millstream::runtime::state::log::{CommitLog, Identity, LogLimits, StartFrom};
-use millstream::runtime::state::store::{RocksDb, StateBackend};
+use millstream::runtime::state::store::StateBackend;
 
 use crate::child::{Layout, PIPELINE};
 use crate::input::Text;

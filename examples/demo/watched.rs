@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use millstream::prelude::*;
-use millstream::runtime::error::BoxError;
 use millstream::runtime::record::Record;
 use millstream::runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
 use millstream::runtime::time::{Clock, SystemClock};

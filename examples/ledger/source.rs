@@ -1,4 +1,4 @@
-//! A source around another one: lets a life of the process read only so much, and can be told to have a bug.
+//! A source around another one: lets a life of the process read only so much at speed, and can be told to have a bug.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +7,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use millstream::runtime::error::BoxError;
 use millstream::runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
+
+/// Time between records when the budget is used up.
+const TRICKLE: Duration = Duration::from_millis(10);
 
 /// What a planted bug does with the first record after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,7 +20,8 @@ pub(crate) enum Bug {
     Double,
 }
 
-/// Hands out at most a budget of records per life of the process, whatever attempts that life has; then it idles.
+/// Hands out a budget of records per life of the process, whatever attempts that life has; then they only trickle, so that a
+/// long input lasts over many short lives and none of them is ever without records.
 pub(crate) struct Budgeted<S> {
     inner: S,
     left: Arc<AtomicU64>,
@@ -62,12 +66,10 @@ impl<T: Clone> Reader<T> for BudgetedReader<T> {
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_default();
         let taken = before.min(limit as u64) as usize;
         if taken == 0 {
-            std::thread::sleep(Duration::from_millis(5));
-            batch.records.clear();
-            return Ok(Polled::Idle);
+            std::thread::sleep(TRICKLE);
         }
-        let polled = self.inner.poll(batch, taken)?;
-        self.left.fetch_add((taken - batch.records.len().min(taken)) as u64, Ordering::Relaxed);
+        let polled = self.inner.poll(batch, taken.max(1))?;
+        self.left.fetch_add(taken.saturating_sub(batch.records.len()) as u64, Ordering::Relaxed);
         if !batch.records.is_empty() {
             match self.bug.take() {
                 Some(Bug::Skip) => batch.records.clear(),

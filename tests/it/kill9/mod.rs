@@ -30,7 +30,7 @@ const PER_STORE: usize = 20;
 const FULL: usize = 200;
 /// How often, then.
 const EACH: usize = 5;
-/// Most records that a life reads which is to be killed, so that the input lasts.
+/// Records that a life reads at speed which is to be killed; then they trickle, so that the input lasts.
 const BUDGET: [(Workload, u64); 2] = [(Workload::Ledger, 3_000), (Workload::Words, 800)];
 /// Records per second of such a life.
 const RATE: [(Workload, u64); 2] = [(Workload::Ledger, 20_000), (Workload::Words, 5_000)];
@@ -74,7 +74,7 @@ impl Kill {
             CrashPoint::FoldBefore | CrashPoint::FoldWritten | CrashPoint::FoldSynced => {
                 (rng.random_range(1..=2), None)
             }
-            CrashPoint::DeliverBefore | CrashPoint::DeliverAfter => (rng.random_range(1..=3), None),
+            CrashPoint::DeliverBefore | CrashPoint::DeliverAfter => (rng.random_range(1..=2), None),
             _ => (rng.random_range(1..=12), None),
         };
         Self::Failpoint { point, nth, provoke }
