@@ -1,6 +1,8 @@
 #![cfg_attr(feature = "rocksdb", doc = include_str!("../README.md"))]
-#![cfg_attr(not(feature = "rocksdb"), doc = "A record-at-a-time stream-processing runtime to embed in your own daemon.")]
-
+#![cfg_attr(
+    not(feature = "rocksdb"),
+    doc = "A record-at-a-time stream-processing runtime to embed in your own daemon."
+)]
 #![forbid(unsafe_code)]
 
 pub use millstream_connectors as connectors;
