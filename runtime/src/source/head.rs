@@ -34,7 +34,7 @@ pub struct SourceHead<T> {
     /// Only ever filled by a planted bug.
     ahead: VecDeque<Fetched<T>>,
     /// Records of the batch in work that are not in the chain yet, and where it ends.
-    batch: VecDeque<Record<T>>,
+    batch: Vec<Record<T>>,
     batch_end: Option<(usize, Position, bool)>,
     chain: Box<dyn Node<T>>,
     control: TaskControl,
@@ -74,7 +74,7 @@ impl<T> SourceHead<T> {
             splits: splits.collect(),
             fetched,
             ahead: VecDeque::new(),
-            batch: VecDeque::new(),
+            batch: Vec::new(),
             batch_end: None,
             chain,
             control,
@@ -155,7 +155,7 @@ impl<T> SourceHead<T> {
         };
         match fetched {
             Ok(Fetched::Batch { split, batch, ended }) => {
-                self.batch = batch.records.into();
+                self.batch = batch.records;
                 self.batch_end = Some((split, batch.end, ended));
                 Ok(true)
             }
@@ -171,8 +171,9 @@ impl<T> SourceHead<T> {
     /// Puts the next frame of the batch into the chain. A barrier falls between batches only: a batch in work is finished.
     fn feed(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
         if !self.batch.is_empty() {
-            let count = self.batch.len().min(FRAME_RECORDS);
-            let records: Vec<_> = self.batch.drain(..count).collect();
+            // Readers are asked for no more than a frame, so that a batch goes on as it is.
+            let rest = if self.batch.len() > FRAME_RECORDS { self.batch.split_off(FRAME_RECORDS) } else { Vec::new() };
+            let records = std::mem::replace(&mut self.batch, rest);
             self.control.count_records(records.len());
             let flow = self.chain.offer(Frame::Records(records), context)?;
             if flow == Flow::Blocked {
