@@ -1,5 +1,6 @@
 //! Frozen epochs: dirty lists that wait to be encoded, and the deltas they become.
 
+use crate::canary::{Canary, planted};
 use crate::checkpoint::Delta;
 use crate::codec::CodecError;
 use crate::id::{Epoch, OperatorId};
@@ -79,7 +80,21 @@ impl<K> KeyList<K> {
 pub(crate) struct Frozen<K> {
     pub(crate) epoch: Epoch,
     pub(crate) keys: KeyList<K>,
+    /// How many entries changed in the epoch: each is once in the list, and once in the delta in the end.
+    pub(crate) changed: u64,
     pub(crate) delta: DeltaBuilder,
+}
+
+impl<K> Frozen<K> {
+    /// Says whether every changed entry is in the delta, by its turn or by a later touch.
+    pub(crate) fn is_encoded(&self) -> bool {
+        self.delta.entries == self.changed && !planted(Canary::LateEncode)
+    }
+
+    /// How many entries are not in the delta.
+    pub(crate) fn left(&self) -> usize {
+        usize::try_from(self.changed - self.delta.entries.min(self.changed)).unwrap_or(usize::MAX).min(self.keys.len())
+    }
 }
 
 /// Collects entries into chunks; no chunk is ever copied when the delta grows.

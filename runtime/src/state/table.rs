@@ -109,10 +109,12 @@ pub struct Table<K, V> {
     frozen: VecDeque<Frozen<K>>,
 }
 
-/// Spreads a 31-bit hash over the 64 bits that the map wants.
+/// Spreads a 31-bit hash over the 64 bits that the map wants. All keys of a map share their key group, and with 960 = 64 × 15
+/// groups the low bits of their hashes; the map starts to probe at the low bits, so they have to come from the high ones.
 #[inline]
 fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    let mixed = u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ (mixed >> 32)
 }
 
 fn rehash<K: StreamKey, V>(slot: &Slot<K, V>) -> u64 {
@@ -307,7 +309,8 @@ fn append<K: StreamKey, V: StateValue>(
 impl<K: StreamKey, V: StateValue> Snapshot for Table<K, V> {
     fn freeze(&mut self, epoch: Epoch) {
         let keys = std::mem::take(&mut self.dirty);
-        self.frozen.push_back(Frozen { epoch, keys, delta: DeltaBuilder::new(self.operator) });
+        let changed = keys.len() as u64;
+        self.frozen.push_back(Frozen { epoch, keys, changed, delta: DeltaBuilder::new(self.operator) });
         self.epoch = epoch.next();
     }
 
@@ -315,7 +318,8 @@ impl<K: StreamKey, V: StateValue> Snapshot for Table<K, V> {
         let mut slice = Slice::default();
         let mut budget = entries;
         while let Some(frozen) = self.frozen.front_mut() {
-            if frozen.keys.is_empty() {
+            // When later touches have encoded the rest, looking those keys up once more would be for nothing.
+            if frozen.keys.is_empty() || frozen.is_encoded() {
                 if let Some(frozen) = self.frozen.pop_front() {
                     slice.done.push((frozen.epoch, frozen.delta.finish()));
                 }
@@ -329,7 +333,7 @@ impl<K: StreamKey, V: StateValue> Snapshot for Table<K, V> {
                 self.encode_key(hash, &key)?;
             }
         }
-        slice.left = self.frozen.iter().map(|frozen| frozen.keys.len()).sum();
+        slice.left = self.frozen.iter().map(Frozen::left).sum();
         Ok(slice)
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::operator::{Effect, Head, Polled, TaskContext, TaskControl, TaskError};
 use crate::plan::TaskSeed;
-use crate::time::SharedClock;
+use crate::time::{SharedClock, Timestamp};
 
 /// Entries that are encoded between two frames when there is no hurry.
 const SLICE: usize = 32;
@@ -47,6 +47,8 @@ pub struct TaskMachine {
     frozen: usize,
     /// Time within which an epoch's entries are to be encoded.
     encode_within: Duration,
+    /// When the last slice was encoded.
+    encoded_at: Timestamp,
     /// Most entries of a slice.
     largest_slice: usize,
 }
@@ -78,6 +80,7 @@ impl TaskMachine {
 
     /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
     pub fn new(head: Box<dyn Head>, context: TaskContext, control: TaskControl, epoch_interval: Duration) -> Self {
+        let encoded_at = context.now();
         Self {
             head,
             context,
@@ -85,6 +88,7 @@ impl TaskMachine {
             state: State::Running,
             frozen: 0,
             encode_within: epoch_interval / 2,
+            encoded_at,
             largest_slice: LARGEST_SLICE,
         }
     }
@@ -168,11 +172,13 @@ impl TaskMachine {
         let slice = if polled != Polled::Worked || spent >= self.encode_within {
             LARGEST_SLICE / 8
         } else {
-            // The share of what is left that keeps the time: a turn takes some microseconds, so count turns by time.
-            let turns = (self.encode_within - spent).as_micros() / 20 + 1;
-            let share = usize::try_from(self.frozen as u128 / turns).unwrap_or(LARGEST_SLICE);
+            // The share of what is left that keeps the time, if turns go on taking as long as the last one did.
+            let turn = self.context.now().saturating_since(self.encoded_at).as_micros();
+            let left = (self.encode_within - spent).as_micros().max(1);
+            let share = usize::try_from(self.frozen as u128 * turn / left).unwrap_or(LARGEST_SLICE);
             share.clamp(SLICE, LARGEST_SLICE)
         };
+        self.encoded_at = self.context.now();
         self.frozen = self.head.encode_slice(slice.min(self.largest_slice), &mut self.context)?;
         Ok(self.frozen > 0)
     }
