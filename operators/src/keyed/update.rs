@@ -73,6 +73,10 @@ where
         Ok(Some(Record { value: (key, out), time, hash }))
     }
 
+    fn prepare(&mut self, records: &[Record<T>]) {
+        self.table.prefetch(records.iter().map(|record| record.hash));
+    }
+
     fn state(&mut self) -> Option<&mut dyn Snapshot> {
         Some(&mut self.table)
     }

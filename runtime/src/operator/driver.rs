@@ -43,6 +43,11 @@ pub trait Operator: 'static {
     /// Whatever user code returns; it fails the attempt.
     fn next(&mut self, input: &mut FrameInput<Self::In>) -> Result<Option<Record<Self::Out>>, BoxError>;
 
+    /// Hears which records come next, before the first of them is asked for. By default does nothing.
+    fn prepare(&mut self, records: &[Record<Self::In>]) {
+        let _ = records;
+    }
+
     /// The operator's state, if it has one.
     fn state(&mut self) -> Option<&mut dyn Snapshot> {
         None
@@ -133,6 +138,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
         match frame.into_records() {
             Ok(records) => {
                 self.out.reserve(records.len());
+                self.operator.prepare(&records);
                 self.input = records.into();
             }
             Err(mark) => self.mark = Some(mark),

@@ -57,13 +57,15 @@ impl<K> KeyList<K> {
         }
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(u32, K)> {
-        let item = self.chunks.last_mut()?.pop();
-        if self.chunks.last().is_some_and(Vec::is_empty) {
+    /// Takes at most `most` keys, at least one if there is one.
+    pub(crate) fn take(&mut self, most: usize) -> Vec<(u32, K)> {
+        let Some(chunk) = self.chunks.last_mut() else { return Vec::new() };
+        let taken = chunk.split_off(chunk.len().saturating_sub(most.max(1)));
+        if chunk.is_empty() {
             self.chunks.pop();
         }
-        self.length -= usize::from(item.is_some());
-        item
+        self.length -= taken.len();
+        taken
     }
 
     pub(crate) const fn len(&self) -> usize {
