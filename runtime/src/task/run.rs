@@ -19,7 +19,9 @@ use crate::plan::TaskSeed;
 use crate::time::{SharedClock, Timestamp};
 
 /// Entries that are encoded between two frames when there is no hurry.
-const SLICE: usize = 32;
+const SLICE: usize = 8;
+/// Entries that are encoded in a turn in which nothing else was done.
+const IDLE_SLICE: usize = 4;
 /// Entries that are encoded in one turn at most, so that a turn stays short.
 const LARGEST_SLICE: usize = 4096;
 
@@ -169,13 +171,19 @@ impl TaskMachine {
     fn encode(&mut self, polled: Polled) -> Result<bool, TaskError> {
         let Some(frozen_at) = self.context.oldest_frozen_at() else { return Ok(false) };
         let spent = self.context.now().saturating_since(frozen_at);
-        let slice = if polled != Polled::Worked || spent >= self.encode_within {
+        let slice = if spent >= self.encode_within {
             LARGEST_SLICE / 8
+        } else if polled != Polled::Worked {
+            // This task has nothing to do, but its siblings on the worker may have: a slice must not make them wait.
+            IDLE_SLICE
         } else {
-            // The share of what is left that keeps the time, if turns go on taking as long as the last one did.
+            // The share of what is left that keeps the time, if turns go on taking as long as the last one did. Less than that
+            // in the first half: an entry that is touched meanwhile is encoded where it lies in the cache anyway, and right
+            // behind a barrier touches cost most.
             let turn = self.context.now().saturating_since(self.encoded_at).as_micros();
             let left = (self.encode_within - spent).as_micros().max(1);
-            let share = usize::try_from(self.frozen as u128 * turn / left).unwrap_or(LARGEST_SLICE);
+            let early = (spent.as_micros() * 2 * 256 / self.encode_within.as_micros().max(1)).min(256);
+            let share = usize::try_from(self.frozen as u128 * turn * early / left / 256).unwrap_or(LARGEST_SLICE);
             share.clamp(SLICE, LARGEST_SLICE)
         };
         self.encoded_at = self.context.now();
