@@ -205,7 +205,7 @@ impl RocksDbStore {
         StoreError::new(kind, action, &self.directory, source)
     }
 
-    fn library_error(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
+    fn rocksdb_error(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
         self.error(kind(&error), action, error)
     }
 
@@ -244,10 +244,10 @@ impl RocksDbStore {
         }
         if !native.is_empty() {
             let options = write_options(durability);
-            self.db.write_opt(native, &options).map_err(|error| self.library_error(action, error))
+            self.db.write_opt(native, &options).map_err(|error| self.rocksdb_error(action, error))
         } else if durability == Durability::Synced {
             // A batch without content is not worth a record in the WAL, but what came before it must be durable.
-            self.db.flush_wal(true).map_err(|error| self.library_error(action, error))
+            self.db.flush_wal(true).map_err(|error| self.rocksdb_error(action, error))
         } else {
             Ok(())
         }
@@ -265,7 +265,7 @@ impl RocksDbStore {
         let mut last: Option<Vec<u8>> = None;
         for (key, value) in sorted {
             match &last {
-                None => writer.open(path).map_err(|error| self.library_error(action, error))?,
+                None => writer.open(path).map_err(|error| self.rocksdb_error(action, error))?,
                 Some(last) if *last >= key => return Err(super::memory::out_of_order(&self.directory)),
                 Some(_) => (),
             }
@@ -273,13 +273,13 @@ impl RocksDbStore {
                 Some(value) => writer.put(&key, value),
                 None => writer.delete(&key),
             };
-            put.map_err(|error| self.library_error(action, error))?;
+            put.map_err(|error| self.rocksdb_error(action, error))?;
             last = Some(key);
         }
         if last.is_none() {
             return Ok(false);
         }
-        writer.finish().map_err(|error| self.library_error(action, error))?;
+        writer.finish().map_err(|error| self.rocksdb_error(action, error))?;
         Ok(true)
     }
 }
@@ -297,7 +297,7 @@ impl Store for RocksDbStore {
         self.check(action)?;
         let values = self.db.batched_multi_get_cf(self.family(space)?, keys, false);
         let owned = |value: Option<rocksdb::DBPinnableSlice<'_>>| value.map(|value| value.to_vec());
-        values.into_iter().map(|value| value.map(owned).map_err(|error| self.library_error(action, error))).collect()
+        values.into_iter().map(|value| value.map(owned).map_err(|error| self.rocksdb_error(action, error))).collect()
     }
 
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
@@ -318,7 +318,7 @@ impl Store for RocksDbStore {
             }
             entries.next();
         }
-        entries.status().map_err(|error| self.library_error(action, error))
+        entries.status().map_err(|error| self.rocksdb_error(action, error))
     }
 
     fn ingest(
@@ -336,7 +336,7 @@ impl Store for RocksDbStore {
             options.set_move_files(true);
             let family = store.family(space)?;
             let ingested = store.db.ingest_external_file_cf_opts(family, &options, vec![&path]);
-            ingested.map_err(|error| store.library_error("ingest a sorted run", error))?;
+            ingested.map_err(|error| store.rocksdb_error("ingest a sorted run", error))?;
             store.mark_written()
         })
     }
@@ -349,7 +349,7 @@ impl Store for RocksDbStore {
             }
             let options = write_options(Durability::Buffered);
             let removed = store.db.delete_range_cf_opt(store.family(space)?, from, to, &options);
-            removed.map_err(|error| store.library_error(action, error))
+            removed.map_err(|error| store.rocksdb_error(action, error))
         })
     }
 
@@ -361,7 +361,7 @@ impl Store for RocksDbStore {
             return Err(self.error(StoreErrorKind::Misuse, action, reason));
         }
         let copied = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(path));
-        copied.map_err(|error| self.library_error(action, error))
+        copied.map_err(|error| self.rocksdb_error(action, error))
     }
 }
 
