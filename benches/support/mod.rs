@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use millstream::runtime::id::ShardId;
 use millstream::runtime::state::entry;
 use millstream::runtime::state::store::{
-    Durability, Space, StateBackend, Store, StoreError, Visit, WriteBatch, WriteOp,
+    Durability, SortedRun, Space, StateBackend, Store, StoreError, StoreRead, Visit, WriteBatch, WriteOp,
 };
 
 /// Says whether `name` is to run: `cargo bench` was asked for everything, or for a part of this name.
@@ -173,6 +173,24 @@ struct CountedStore {
     closed: Arc<Mutex<Vec<Closed>>>,
 }
 
+impl StoreRead for CountedStore {
+    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.store.multi_get(space, keys)
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.store.scan(space, from, to, visit)
+    }
+
+    fn write_run(
+        &self,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<SortedRun, StoreError> {
+        self.store.write_run(space, sorted)
+    }
+}
+
 impl Store for CountedStore {
     fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
         let mut open = Closed { at_nanos: self.clock.nanos(), entries: 0, bytes: 0 };
@@ -190,24 +208,12 @@ impl Store for CountedStore {
         self.store.write(batch, durability)
     }
 
-    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.store.multi_get(space, keys)
+    fn reader(&self) -> Arc<dyn StoreRead> {
+        self.store.reader()
     }
 
-    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.store.scan(space, from, to, visit)
-    }
-
-    fn ingest(
-        &mut self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError> {
-        self.store.ingest(space, sorted)
-    }
-
-    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.store.remove_range(space, from, to)
+    fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {
+        self.store.ingest(run)
     }
 
     fn checkpoint(&self, path: &Path) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use millstream::runtime::position::{Position, SplitId};
 use millstream::runtime::rows::RowsBuilder;
 use millstream::runtime::state::key_group::{KeyGroups, StreamKeyRef};
 use millstream::runtime::state::log::{CommitLog, Identity, LogLimits, StartFrom};
-use millstream::runtime::state::store::{RocksDb, StateBackend};
+use millstream::runtime::state::store::{RocksDb, StateBackend, StoreShare};
 use millstream::runtime::state::{Snapshot, Table};
 
 const EPOCHS: u64 = 5;
@@ -32,7 +32,7 @@ fn open(root: &Path, fold_epochs: u64, start_from: StartFrom) -> CommitLog {
     let identity =
         Identity { pipeline: "fixture".to_owned(), shard: ShardId::new(0), key_groups: KeyGroups::default().count() };
     let limits = LogLimits { fold_bytes: 1 << 30, fold_epochs };
-    CommitLog::open(store, identity, start_from, limits, Arc::new(NoFaults)).unwrap()
+    CommitLog::open(store, identity, start_from, limits, (Arc::new(NoFaults), StoreShare::default())).unwrap()
 }
 
 fn declared() -> [OperatorDecl; 3] {

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::operator::{FrameInput, OpenContext, Operator};
+use millstream_runtime::operator::{FrameInput, OpenContext, Operator, Prepared};
 use millstream_runtime::record::Record;
 use millstream_runtime::state::key_group::StreamKey;
 use millstream_runtime::state::key_group::StreamKeyRef;
-use millstream_runtime::state::{Snapshot, StateValue, Table};
+use millstream_runtime::state::{OperatorState, StateValue, Table};
 
 use crate::keyed_stream::KeySelector;
 
@@ -73,11 +73,12 @@ where
         Ok(Some(Record { value: (key, out), time, hash }))
     }
 
-    fn prepare(&mut self, records: &[Record<T>]) {
+    fn prepare(&mut self, records: &[Record<T>]) -> Result<Prepared, BoxError> {
         self.table.prefetch(records.iter().map(|record| record.hash));
+        Ok(Prepared::Ready)
     }
 
-    fn state(&mut self) -> Option<&mut dyn Snapshot> {
+    fn state(&mut self) -> Option<&mut dyn OperatorState> {
         Some(&mut self.table)
     }
 }

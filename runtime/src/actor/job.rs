@@ -19,16 +19,16 @@ use crate::actor::outlet::{Acknowledged, Outlet};
 use crate::actor::system::orders;
 use crate::actor::task::{LoopHost, SubtaskActor};
 use crate::actor::threads::{Threads, Worker, guarded};
-use crate::channel::queue;
+use crate::channel::{Bell, QueueSender, queue};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, OperatorId, SubtaskId};
 use crate::job::{CommitterAnswer, CommitterOrder, Ended, JobError, JobEvent, JobMachine, JobOrder};
-use crate::operator::{SourceCommand, TaskError};
+use crate::operator::{ReadOrder, SourceCommand, TaskError};
 use crate::plan::{AttemptSeed, AttemptSpec, Plan};
 use crate::sink::DeliveryOrder;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{Committed, RecoveryError};
-use crate::state::store::{StoreError, StoreErrorKind};
+use crate::state::store::{StoreError, StoreErrorKind, StoreShare};
 use crate::time::{SharedClock, Timestamp};
 
 /// Longest sleep of the timer: the clock may be one that is set by hand.
@@ -42,6 +42,9 @@ pub(super) struct Crew {
     pub(super) workers: Vec<Worker>,
     pub(super) committer: Outlet<CommitterOrder>,
     pub(super) acks: Outlet<Acknowledged>,
+    /// The queue of the thread that reads rows for tasks.
+    pub(super) reads: QueueSender<ReadOrder>,
+    pub(super) share: StoreShare,
     /// Made at the first build, when the sinks' numbers are known.
     pub(super) deliveries: Option<Vec<(OperatorId, Outlet<DeliveryOrder>)>>,
 }
@@ -86,6 +89,8 @@ pub(super) struct JobActor {
     /// Events that the host itself came upon.
     found: VecDeque<JobEvent>,
     wakes: BTreeSet<Timestamp>,
+    /// Bells of tasks whose timers are due then.
+    alarms: BTreeMap<Timestamp, Vec<Bell>>,
     armed: Option<(Timestamp, SpawnHandle)>,
     retrying: bool,
     worker_number: u32,
@@ -117,6 +122,7 @@ impl JobActor {
             checkpoints: Checkpoints::default(),
             found: VecDeque::new(),
             wakes: BTreeSet::new(),
+            alarms: BTreeMap::new(),
             armed: None,
             retrying: false,
         }
@@ -176,6 +182,7 @@ impl JobActor {
             JobOrder::CloseAttempt { .. } => {
                 self.seeding = None;
                 self.checkpoints.attempt_over();
+                self.alarms.clear();
                 self.hosted.iter_mut().for_each(Hosted::close);
                 self.leave_at = self.clock.now().saturating_add(self.config.job.stop_timeout);
                 self.wakes.insert(self.leave_at);
@@ -218,6 +225,7 @@ impl JobActor {
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
             key_groups: KeyGroups::new(KeyGroups::DEFAULT_COUNT),
+            share: self.crew.share.clone(),
         };
         let (plan, job) = (self.plan.clone(), context.address());
         // Listing splits is user code, so not here; nothing else runs on the workers now.
@@ -274,6 +282,7 @@ impl JobActor {
                 faults: Arc::clone(&self.faults),
                 latency: self.config.latency,
                 pollers: self.config.pollers,
+                reads: self.crew.reads.clone(),
                 go: going.clone(),
             };
             let worker = usize::from(subtask.index) % self.crew.workers.len().max(1);
@@ -442,9 +451,16 @@ impl JobActor {
         let _ = over.send(result);
     }
 
+    fn ring_alarms(&mut self, now: Timestamp) {
+        while let Some(first) = self.alarms.first_entry().filter(|first| *first.key() <= now) {
+            first.remove().iter().for_each(Bell::ring);
+        }
+    }
+
     /// One timer, for the earliest time that was ordered.
     fn arm(&mut self, context: &mut Context<Self>) {
-        let Some(first) = self.wakes.first().copied() else { return };
+        let alarm = self.alarms.first_key_value().map(|(at, _)| *at);
+        let Some(first) = self.wakes.first().copied().into_iter().chain(alarm).min() else { return };
         if let Some((at, timer)) = self.armed {
             if at <= first {
                 return;
@@ -455,6 +471,7 @@ impl JobActor {
         let timer = context.run_later(nap, |actor, context| {
             actor.armed = None;
             let now = actor.clock.now();
+            actor.ring_alarms(now);
             let later = actor.wakes.split_off(&now.saturating_add(Duration::from_micros(1)));
             if !std::mem::replace(&mut actor.wakes, later).is_empty() && actor.over.is_some() {
                 return actor.on(JobEvent::Tick, context);
@@ -490,6 +507,10 @@ impl Handler<ToJob> for JobActor {
             ToJob::CommitterPanicked(text) => {
                 let text = format!("the committer panicked: {text}");
                 self.refused(StoreError::new(StoreErrorKind::Misuse, "go on", self.plan.name(), text).into());
+            }
+            ToJob::WakeTask { at, bell } => {
+                self.alarms.entry(at).or_default().push(bell);
+                return self.arm(context);
             }
             ToJob::End { drain, within } => {
                 let deadline = self.clock.now().saturating_add(within);

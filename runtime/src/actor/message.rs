@@ -5,11 +5,13 @@ use std::time::Duration;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use crate::channel::Bell;
 use crate::fault::Crashed;
 use crate::id::{Attempt, Epoch, SubtaskId};
 use crate::job::{JobError, JobEvent};
 use crate::operator::TaskError;
 use crate::plan::AttemptSeed;
+use crate::time::Timestamp;
 
 /// One message for all, so that what one sender says arrives in its order.
 pub(super) enum ToJob {
@@ -27,6 +29,8 @@ pub(super) enum ToJob {
     Crashed(Crashed),
     /// The committer panicked: a bug in this library or in a store.
     CommitterPanicked(String),
+    /// Ring a task's bell at this time: a timer of its is due.
+    WakeTask { at: Timestamp, bell: Bell },
     /// Somebody wants the job ended.
     End { drain: bool, within: Duration },
     /// Somebody wants to know when an epoch that begins to close now is committed.

@@ -124,6 +124,13 @@ fn job_actor(
     let declarations = plan.declarations();
     let (start_from, limits) = (config.start_from, config.log);
     let committer = Committer::new(identity, start_from, limits, declarations, open, Arc::clone(&faults));
+    let share = committer.share();
+    // A task asks for rows once per stateful operator at a time.
+    let questions =
+        plan.tasks().iter().map(|task| task.vertices.len()).sum::<usize>() * usize::from(plan.parallelism());
+    let (reads, for_reads) = queue(questions.max(1));
+    let rows = share.clone();
+    threads.spawn(format!("millstream-state-{}", plan.name()), move || blocking::read_rows(&for_reads, &rows))?;
     let (address, at) = (job.clone(), clock.clone());
     threads.spawn(format!("millstream-commit-{}", plan.name()), move || {
         blocking::commit(committer, &for_committer, &address, &at);
@@ -135,6 +142,8 @@ fn job_actor(
         workers,
         committer: Outlet::new(committer_orders),
         acks: Outlet::new(acks),
+        reads,
+        share,
         deliveries: None,
     };
     let actor = JobActor::new((plan, config), (clock, faults), crew, (Arc::clone(progress), Arc::clone(view)), over);

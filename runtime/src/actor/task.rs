@@ -11,13 +11,15 @@ use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::actor::threads::{guarded, panic_text};
 use crate::actor::waiter::Waiter;
+use crate::channel::{QueueSendError, QueueSender};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, SubtaskId};
 use crate::job::JobEvent;
-use crate::operator::{Effect, TaskError};
+use crate::operator::{Effect, ReadOrder, TaskError};
 use crate::plan::TaskSeed;
+use crate::state::store::{StoreError, StoreErrorKind};
 use crate::task::{TaskMachine, Turn};
-use crate::time::SharedClock;
+use crate::time::{SharedClock, Timestamp};
 
 /// Turns in a row before the siblings on this worker get theirs.
 const TURNS: u32 = 16;
@@ -32,6 +34,9 @@ pub(super) struct LoopHost {
     pub(super) faults: SharedFaults,
     pub(super) latency: LatencyPolicy,
     pub(super) pollers: usize,
+    /// Takes the questions of tasks for rows. Each task has at most as many as it has stateful operators, and it has room
+    /// for all of them.
+    pub(super) reads: QueueSender<ReadOrder>,
     /// Turns true when all subtasks are built; closed when the attempt ends before that.
     pub(super) go: watch::Receiver<bool>,
 }
@@ -95,6 +100,8 @@ async fn run(seed: TaskSeed, mut host: LoopHost) -> Option<TaskError> {
 
 async fn drive(machine: &mut TaskMachine, host: &LoopHost) -> Result<(), TaskError> {
     let bell = machine.control().bell.clone();
+    // The alarm that was set last: one per change, not per turn.
+    let mut alarm = Timestamp::MIN;
     let mut waiter = Waiter::new(host.latency, host.pollers, host.clock.clone());
     loop {
         // Answer first, then look for work: what comes in between rings again.
@@ -113,6 +120,12 @@ async fn drive(machine: &mut TaskMachine, host: &LoopHost) -> Result<(), TaskErr
                 break turn;
             }
         };
+        if let Some(at) = machine.wakes_at()
+            && at != alarm
+        {
+            alarm = at;
+            host.job.do_send(ToJob::WakeTask { at, bell: bell.clone() });
+        }
         match turn {
             Turn::Worked => tokio::task::yield_now().await,
             Turn::Idle | Turn::Blocked => waiter.wait(&bell).await,
@@ -132,6 +145,12 @@ fn carry_out(effect: Effect, host: &LoopHost) -> Result<(), Crashed> {
             host.job.do_send(ToJob::Event(JobEvent::SourceDone { attempt, subtask }));
         }
         Effect::BarrierOut(_) => host.faults.pass(CrashPoint::BarrierOut)?,
+        Effect::Read(order) => {
+            if let Err(QueueSendError::Full(order) | QueueSendError::Closed(order)) = host.reads.try_send(order) {
+                let text = "nobody reads rows any more";
+                order.answer(Err(StoreError::new(StoreErrorKind::Misuse, "read", "the reader's queue", text)));
+            }
+        }
     }
     Ok(())
 }

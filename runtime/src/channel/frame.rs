@@ -134,7 +134,7 @@ mod tests {
     use crate::id::{Epoch, ExecutionMode};
 
     fn barrier(epoch: u64) -> Frame<u8> {
-        Frame::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous })
+        Frame::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false })
     }
 
     fn records() -> Frame<u8> {

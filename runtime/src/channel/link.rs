@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn barrier(epoch: u64) -> Mark {
-        Mark::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous })
+        Mark::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false })
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
     use crate::id::ExecutionMode;
 
     fn barrier(epoch: u64) -> Barrier {
-        Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous }
+        Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false }
     }
 
     #[test]

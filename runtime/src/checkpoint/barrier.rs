@@ -9,4 +9,6 @@ pub struct Barrier {
     pub epoch: Epoch,
     /// How the next epoch runs.
     pub next_mode: ExecutionMode,
+    /// Whether only the end follows: the attempt closes its last epoch.
+    pub last: bool,
 }

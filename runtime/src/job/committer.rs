@@ -19,7 +19,7 @@ use crate::id::{Attempt, Epoch, OperatorId};
 use crate::state::log::{
     CommitError, CommitLog, Committed, Identity, LogLimits, RecoveryError, Reopened, Restored, StartFrom,
 };
-use crate::state::store::{Store, StoreError};
+use crate::state::store::{Store, StoreError, StoreShare};
 use crate::time::Timestamp;
 
 /// Pause before a full disk is tried again.
@@ -123,6 +123,7 @@ pub struct Committer {
     operators: Vec<OperatorDecl>,
     open: OpenStore,
     faults: SharedFaults,
+    share: StoreShare,
     log: Option<CommitLog>,
     fenced: Attempt,
     orders: VecDeque<CommitterOrder>,
@@ -157,6 +158,7 @@ impl Committer {
             operators,
             open,
             faults,
+            share: StoreShare::default(),
             log: None,
             fenced: Attempt::default(),
             orders: VecDeque::new(),
@@ -164,6 +166,11 @@ impl Committer {
             retry: None,
             fold: false,
         }
+    }
+
+    /// The way to the rows, for those who read them beside the committer.
+    pub fn share(&self) -> StoreShare {
+        self.share.clone()
     }
 
     /// Takes an order. They are carried out in this order.
@@ -265,7 +272,8 @@ impl Committer {
             None => {
                 let store = (self.open)(self.start_from != StartFrom::Resume)?;
                 let identity = self.identity.clone();
-                CommitLog::open(store, identity, self.start_from, self.limits, Arc::clone(&self.faults))?
+                let shared = (Arc::clone(&self.faults), self.share.clone());
+                CommitLog::open(store, identity, self.start_from, self.limits, shared)?
             }
         };
         let attempt = log.raise_attempt()?;

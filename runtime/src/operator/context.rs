@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
+use crate::operator::ReadOrder;
+use crate::operator::read::Waiting;
 use crate::state::key_group::KeyGroups;
+use crate::state::read::StateRead;
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -19,6 +23,8 @@ pub enum Effect {
     SourceDone(SubtaskId),
     /// A barrier was put in front of all outputs of a source.
     BarrierOut(Epoch),
+    /// Read rows for an operator of this task, which waits for them.
+    Read(ReadOrder),
 }
 
 #[derive(Debug)]
@@ -37,15 +43,28 @@ pub struct TaskContext {
     epoch: Epoch,
     now: Timestamp,
     clock: SharedClock,
+    bell: Bell,
     open: VecDeque<OpenPart>,
     effects: Vec<Effect>,
+    /// When the first processing-time timer of the chain is due.
+    wake_at: Option<Timestamp>,
 }
 
 impl TaskContext {
-    /// Begins in the epoch after `restored`.
-    pub fn new(attempt: Attempt, subtask: SubtaskId, restored: Epoch, clock: SharedClock) -> Self {
+    /// Begins in the epoch after `restored`. `bell` wakes the task.
+    pub fn new(attempt: Attempt, subtask: SubtaskId, restored: Epoch, clock: SharedClock, bell: Bell) -> Self {
         let now = clock.now();
-        Self { attempt, subtask, epoch: restored.next(), now, clock, open: VecDeque::new(), effects: Vec::new() }
+        Self {
+            attempt,
+            subtask,
+            epoch: restored.next(),
+            now,
+            clock,
+            bell,
+            open: VecDeque::new(),
+            effects: Vec::new(),
+            wake_at: None,
+        }
     }
 
     /// The attempt this task belongs to.
@@ -71,6 +90,29 @@ impl TaskContext {
     /// Reads the clock for the next turn.
     pub fn tick(&mut self) {
         self.now = self.clock.now();
+    }
+
+    /// Asks for a mark of processing time as soon as the clock shows `at`, for timers. Asked again after every frame; the
+    /// earliest wish counts, and the mark ends all of them.
+    pub fn wake_at(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// When a mark of processing time is wanted.
+    pub(crate) const fn wakes_at(&self) -> Option<Timestamp> {
+        self.wake_at
+    }
+
+    /// The time of this turn, if a mark of processing time is due by it. The wish is over then.
+    pub(crate) fn take_due(&mut self) -> Option<Timestamp> {
+        self.wake_at.take_if(|at| *at <= self.now).map(|_| self.now)
+    }
+
+    /// Has rows read; the answer rings the task's bell.
+    pub(crate) fn read(&mut self, read: StateRead) -> Waiting {
+        let (waiting, order) = Waiting::new(read, self.bell.clone());
+        self.effects.push(Effect::Read(order));
+        waiting
     }
 
     /// Opens the part of the current epoch: its barrier enters the chain.

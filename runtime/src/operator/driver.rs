@@ -2,9 +2,11 @@
 
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
+use crate::operator::read::Waiting;
 use crate::operator::{Flow, Node, TaskContext, TaskError};
 use crate::record::Record;
-use crate::state::Snapshot;
+use crate::state::OperatorState;
+use crate::time::Timestamp;
 
 /// The records of one frame, taken one by one.
 #[derive(Debug)]
@@ -43,24 +45,92 @@ pub trait Operator: 'static {
     /// Whatever user code returns; it fails the attempt.
     fn next(&mut self, input: &mut FrameInput<Self::In>) -> Result<Option<Record<Self::Out>>, BoxError>;
 
-    /// Hears which records come next, before the first of them is asked for. By default does nothing.
-    fn prepare(&mut self, records: &[Record<Self::In>]) {
+    /// Hears which records come next, before the first of them is asked for, and says whether all their state is in
+    /// memory. After [`Prepared::Missing`] what [`OperatorState::take_read`] asks for is loaded, and the same records are
+    /// announced again. By default does nothing.
+    ///
+    /// # Errors
+    /// As [`Operator::next`].
+    fn prepare(&mut self, records: &[Record<Self::In>]) -> Result<Prepared, BoxError> {
         let _ = records;
+        Ok(Prepared::Ready)
+    }
+
+    /// Hears that event time has come to `watermark`, inclusive, or processing time to `now`; then [`Operator::fire`] is asked
+    /// until it has nothing more, and only then the mark goes on. By default does nothing.
+    ///
+    /// # Errors
+    /// As [`Operator::next`].
+    fn on_time(&mut self, mark: Mark) -> Result<(), BoxError> {
+        let _ = mark;
+        Ok(())
+    }
+
+    /// Returns the next result of the time that came: one timer's work at a time, so that a million due timers need no
+    /// room for a million results.
+    ///
+    /// # Errors
+    /// As [`Operator::next`].
+    fn fire(&mut self) -> Result<Fired<Self::Out>, BoxError> {
+        Ok(Fired::Done)
+    }
+
+    /// When it wants to hear of the processing time next, if at all. Asked after every frame.
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
     }
 
     /// The operator's state, if it has one.
-    fn state(&mut self) -> Option<&mut dyn Snapshot> {
+    fn state(&mut self) -> Option<&mut dyn OperatorState> {
         None
     }
+}
+
+/// Whether an operator can work on the records that were announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Prepared {
+    /// Everything they need is in memory.
+    Ready,
+    /// Rows have to be read first.
+    Missing,
+}
+
+/// What came of the time that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Fired<T> {
+    /// A result.
+    Record(Record<T>),
+    /// Rows have to be read first; then ask again.
+    Missing,
+    /// Nothing more is due.
+    Done,
+}
+
+/// What pulling came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pulled {
+    /// The frame is full.
+    More,
+    /// Rows have to be read first.
+    Missing,
+    /// Nothing more.
+    Dry,
 }
 
 /// An operator with its successor.
 pub struct Driver<O: Operator> {
     operator: O,
     name: String,
+    /// A frame that is not begun: its state is not in memory yet.
+    ahead: Vec<Record<O::In>>,
     input: FrameInput<O::In>,
     out: Vec<Record<O::Out>>,
     mark: Option<Mark>,
+    /// The mark is one of time, and the operator is not through with it.
+    firing: bool,
+    waiting: Option<Waiting>,
     grammar: Grammar,
     next: Box<dyn Node<O::Out>>,
 }
@@ -77,9 +147,12 @@ impl<O: Operator> Driver<O> {
         Self {
             operator,
             name: name.into(),
+            ahead: Vec::new(),
             input: Vec::new().into(),
             out: Vec::new(),
             mark: None,
+            firing: false,
+            waiting: None,
             grammar: Grammar::default(),
             next,
         }
@@ -91,30 +164,82 @@ impl<O: Operator> Driver<O> {
 
     fn run(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
         loop {
-            let mut more = true;
-            while self.out.len() < FRAME_RECORDS {
-                match self.operator.next(&mut self.input) {
-                    Ok(Some(record)) => self.out.push(record),
-                    Ok(None) => {
-                        more = false;
-                        break;
+            if !self.has_state(context)? {
+                return Ok(Flow::Blocked);
+            }
+            if !self.ahead.is_empty() {
+                match self.operator.prepare(&self.ahead) {
+                    Ok(Prepared::Ready) => self.input = std::mem::take(&mut self.ahead).into(),
+                    Ok(Prepared::Missing) => {
+                        self.order_read(context)?;
+                        continue;
                     }
                     Err(source) => return Err(self.fail(source, context)),
                 }
             }
+            let pulled = self.pull().map_err(|source| self.fail(source, context))?;
+            if pulled == Pulled::Missing {
+                self.order_read(context)?;
+            }
             if !self.out.is_empty() {
                 let frame = std::mem::take(&mut self.out);
-                if more {
+                if pulled == Pulled::More {
                     self.out.reserve(FRAME_RECORDS);
                 }
                 if self.next.offer(Frame::Records(frame), context)? == Flow::Blocked {
                     return Ok(Flow::Blocked);
                 }
             }
-            if !more {
+            if pulled == Pulled::Dry {
+                if let Some(at) = self.operator.wake_at() {
+                    context.wake_at(at);
+                }
                 return self.pass_mark(context);
             }
         }
+    }
+
+    /// Fills a frame with results.
+    fn pull(&mut self) -> Result<Pulled, BoxError> {
+        while self.out.len() < FRAME_RECORDS {
+            if self.firing {
+                match self.operator.fire()? {
+                    Fired::Record(record) => self.out.push(record),
+                    Fired::Missing => return Ok(Pulled::Missing),
+                    Fired::Done => {
+                        self.firing = false;
+                        return Ok(Pulled::Dry);
+                    }
+                }
+            } else {
+                match self.operator.next(&mut self.input)? {
+                    Some(record) => self.out.push(record),
+                    None => return Ok(Pulled::Dry),
+                }
+            }
+        }
+        Ok(Pulled::More)
+    }
+
+    fn order_read(&mut self, context: &mut TaskContext) -> Result<(), TaskError> {
+        let read = self.operator.state().and_then(|state| state.take_read());
+        // Without a question there would be no answer, and the task would turn on the spot for ever.
+        let read = read.ok_or_else(|| self.fail("it misses state and does not say which: a bug".into(), context))?;
+        self.waiting = Some(context.read(read));
+        Ok(())
+    }
+
+    /// Takes in rows that were asked for; says whether nothing is missing any more.
+    fn has_state(&mut self, context: &TaskContext) -> Result<bool, TaskError> {
+        let Some(waiting) = &self.waiting else { return Ok(true) };
+        let Some(rows) = waiting.take() else { return Ok(false) };
+        let failed = |source: BoxError| TaskError::Read { operator: self.name.clone(), epoch: context.epoch(), source };
+        let rows = rows.map_err(|error| failed(error.into()))?;
+        if let Some(state) = self.operator.state() {
+            state.loaded(&waiting.read, rows).map_err(|error| failed(error.into()))?;
+        }
+        self.waiting = None;
+        Ok(true)
     }
 
     fn pass_mark(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
@@ -135,18 +260,27 @@ impl<O: Operator> Node<O::In> for Driver<O> {
             let checked = self.grammar.check(&frame);
             checked.map_err(|source| TaskError::Illegal { operator: self.name.clone(), source })?;
         }
+        if let Some(state) = self.operator.state() {
+            state.rest();
+        }
         match frame.into_records() {
             Ok(records) => {
                 self.out.reserve(records.len());
-                self.operator.prepare(&records);
-                self.input = records.into();
+                self.ahead = records;
             }
-            Err(mark) => self.mark = Some(mark),
+            Err(mark) => {
+                self.mark = Some(mark);
+                if matches!(mark, Mark::Watermark(_) | Mark::ProcessingTime(_)) {
+                    self.operator.on_time(mark).map_err(|source| self.fail(source, context))?;
+                    self.firing = true;
+                }
+            }
         }
         self.run(context)
     }
 
     fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        // Blocked behind it, or waiting for rows, or both: the next node has nothing to resume then and says so.
         match self.next.resume(context)? {
             Flow::Ready => self.run(context),
             Flow::Blocked => Ok(Flow::Blocked),

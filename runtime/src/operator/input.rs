@@ -10,6 +10,8 @@ pub struct InputHead<T> {
     control: TaskControl,
     /// A barrier or the end is inside the chain.
     passing: Passing,
+    /// The last barrier has passed: only the end follows.
+    last: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl<T> std::fmt::Debug for InputHead<T> {
 impl<T> InputHead<T> {
     /// Puts a gate in front of a chain.
     pub fn new(gate: Gate<T>, chain: Box<dyn Node<T>>, control: TaskControl) -> Self {
-        Self { gate, chain, control, passing: Passing::Nothing }
+        Self { gate, chain, control, passing: Passing::Nothing, last: false }
     }
 
     fn passed(&mut self, flow: Flow, context: &mut TaskContext) -> Polled {
@@ -48,6 +50,12 @@ impl<T> InputHead<T> {
 
 impl<T> Head for InputHead<T> {
     fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        if !self.last
+            && let Some(now) = context.take_due()
+        {
+            let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
+            return Ok(self.passed(flow, context));
+        }
         let Some(frame) = self.gate.poll()? else {
             return Ok(match self.chain.flush(context)? {
                 Flow::Ready => Polled::Idle,
@@ -56,7 +64,8 @@ impl<T> Head for InputHead<T> {
         };
         match &frame {
             Frame::Records(records) => self.control.count_records(records.len()),
-            Frame::Barrier(_) => {
+            Frame::Barrier(barrier) => {
+                self.last = barrier.last;
                 context.begin_part();
                 self.passing = Passing::Barrier;
             }

@@ -11,13 +11,15 @@ mod head;
 mod input;
 mod node;
 mod output;
+mod read;
 mod tee;
 
 pub use self::context::{Effect, OpenContext, TaskContext};
 pub use self::control::{SourceCommand, SourceControl, TaskControl};
-pub use self::driver::{Driver, FrameInput, Operator};
+pub use self::driver::{Driver, Fired, FrameInput, Operator, Prepared};
 pub use self::head::{Head, Polled};
 pub use self::input::InputHead;
 pub use self::node::{AnyNode, Flow, Node, TaskError};
 pub use self::output::Output;
+pub use self::read::ReadOrder;
 pub use self::tee::Tee;

@@ -99,6 +99,17 @@ pub enum TaskError {
         /// Which rule was broken.
         source: IllegalFrame,
     },
+    /// Rows of an operator's state cannot be read from the store. The attempt restarts from the last epoch; damage stays
+    /// damage and is named by the cause.
+    #[error("operator {operator} cannot read its state in epoch {epoch}")]
+    Read {
+        /// The operator's name.
+        operator: String,
+        /// The epoch it was working on.
+        epoch: crate::id::Epoch,
+        /// What the store or the state says.
+        source: BoxError,
+    },
     /// User code panicked.
     #[error("a task panicked: {message}")]
     Panic {

@@ -12,6 +12,7 @@ use crate::plan::{Plan, TaskPlan, fuse};
 use crate::source::{Fetching, SplitStart};
 use crate::state::key_group::KeyGroups;
 use crate::state::log::Restored;
+use crate::state::store::StoreShare;
 use crate::time::SharedClock;
 
 /// What an attempt is made from.
@@ -33,6 +34,8 @@ pub struct AttemptSpec {
     pub epoch_interval: Duration,
     /// Key groups of the pipeline.
     pub key_groups: KeyGroups,
+    /// The way to the rows.
+    pub share: StoreShare,
 }
 
 /// All pieces of an attempt.
@@ -209,8 +212,9 @@ impl TaskSeed {
         let broken = || TaskError::Build { operator: format!("task {}", self.subtask) };
         let head_vertex = plan.tasks.iter().find(|task| task.id == self.subtask.task).ok_or_else(broken)?.head;
         let kind = plan.graph.vertex(head_vertex).ok_or_else(broken)?.kind.clone();
-        let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, clock);
         let control = self.control.clone();
+        let bell = control.bell.clone();
+        let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, clock, bell);
         let head: Box<dyn Head> = match kind {
             VertexKind::Source(source) => {
                 let chain = self.outputs_of(head_vertex)?;

@@ -212,6 +212,12 @@ impl<T> Head for SourceHead<T> {
         if let Some(command) = self.source.take() {
             return self.on_command(command, context);
         }
+        if !self.last
+            && let Some(now) = context.take_due()
+        {
+            let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
+            return Ok(self.passed(flow, context));
+        }
         if self.fetch()? {
             return self.feed(context);
         }

@@ -5,6 +5,8 @@ use crate::checkpoint::Delta;
 use crate::codec::CodecError;
 use crate::id::{Epoch, OperatorId};
 use crate::state::entry::CHUNK_BYTES;
+use crate::state::read::{StateRead, StateRows};
+use crate::state::table::LoadError;
 
 /// Keys per chunk of a [`KeyList`]: a list of a million keys must neither be copied when it grows nor freed at once.
 const LIST_CHUNK: usize = 1024;
@@ -19,6 +21,30 @@ pub trait Snapshot {
     /// # Errors
     /// [`CodecError`] when a value's `Serialize` fails.
     fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError>;
+}
+
+/// The state of one operator in one subtask, as its task drives it.
+///
+/// What is not in memory is in the rows. Before records, or timers, are worked on, all that belongs to their keys has to be in
+/// memory: the operator finds out what is missing, the task waits for the rows, and user code never does. Nothing is evicted
+/// while a frame is in work.
+pub trait OperatorState: Snapshot {
+    /// Takes what the operator found missing: rows that it has to have before it goes on.
+    fn take_read(&mut self) -> Option<StateRead> {
+        None
+    }
+
+    /// Takes in the rows that were asked for.
+    ///
+    /// # Errors
+    /// [`LoadError`] when a row is not what this state writes.
+    fn loaded(&mut self, read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let _ = (read, rows);
+        Ok(())
+    }
+
+    /// No frame is in work: whatever is too much for the memory budget may go. Called between frames, often.
+    fn rest(&mut self) {}
 }
 
 /// What a slice of encoding achieved.

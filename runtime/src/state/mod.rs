@@ -5,9 +5,10 @@ mod fold;
 mod freeze;
 pub mod key_group;
 pub mod log;
+pub mod read;
 pub mod store;
 mod table;
 
 pub use self::fold::Folded;
-pub use self::freeze::{Slice, Snapshot};
+pub use self::freeze::{OperatorState, Slice, Snapshot};
 pub use self::table::{LoadError, StateError, StateValue, Table};

@@ -16,7 +16,7 @@ use crate::canary::{Canary, planted};
 use crate::codec::{self, CodecError};
 use crate::id::{Epoch, OperatorId};
 use crate::state::entry::{self, EntryKey};
-use crate::state::freeze::{DeltaBuilder, Frozen, KeyList, Slice, Snapshot};
+use crate::state::freeze::{DeltaBuilder, Frozen, KeyList, OperatorState, Slice, Snapshot};
 use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
 
 /// What may be a state's value.
@@ -363,6 +363,8 @@ impl<K: StreamKey, V: StateValue> Snapshot for Table<K, V> {
         Ok(slice)
     }
 }
+
+impl<K: StreamKey, V: StateValue> OperatorState for Table<K, V> {}
 
 #[cfg(test)]
 mod tests {

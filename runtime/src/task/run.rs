@@ -116,6 +116,11 @@ impl TaskMachine {
         self.context.epoch()
     }
 
+    /// When it has to be woken although nothing was sent to it: a processing-time timer is due.
+    pub const fn wakes_at(&self) -> Option<Timestamp> {
+        self.context.wakes_at()
+    }
+
     /// Does one frame's work and one slice of encoding. Take the effects after every turn.
     ///
     /// # Errors

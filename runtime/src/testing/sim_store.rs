@@ -12,9 +12,10 @@ use rand::RngExt;
 
 use crate::fault::Crashed;
 use crate::id::ShardId;
-use crate::state::store::memory::{Spaces, locked, missing, out_of_order, sorted_run};
+use crate::state::store::memory::{Spaces, entries_of, locked, missing, out_of_order, sorted_run};
 use crate::state::store::{
-    Durability, Space, StateBackend, Store, StoreError, StoreErrorKind, Visit, WriteBatch, WriteOp,
+    Durability, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit, WriteBatch,
+    WriteOp,
 };
 
 /// A simulated disk with the stores of any number of pipelines. Clones are the same disk; it outlives every crash.
@@ -74,42 +75,27 @@ struct SimContent {
 
 #[derive(Clone, Debug)]
 struct Pending {
-    change: Change,
+    ops: Vec<WriteOp>,
     /// Survives every crash, and still wins over earlier changes that may or may not: an ingestion.
     durable: bool,
 }
 
-#[derive(Clone, Debug)]
-enum Change {
-    Ops(Vec<WriteOp>),
-    RemoveRange { space: Space, from: Vec<u8>, to: Vec<u8> },
-}
-
-impl Change {
-    fn apply(self, spaces: &mut Spaces) {
-        match self {
-            Self::Ops(ops) => spaces.apply(ops),
-            Self::RemoveRange { space, from, to } => spaces.remove_range(space, &from, &to),
-        }
-    }
-}
-
 impl SimContent {
-    fn append(&mut self, change: Change, durable: bool) {
-        change.clone().apply(&mut self.visible);
-        self.pending.push(Pending { change, durable });
+    fn append(&mut self, ops: Vec<WriteOp>, durable: bool) {
+        self.visible.apply(ops.clone());
+        self.pending.push(Pending { ops, durable });
     }
 
     fn sync(&mut self) {
         for pending in self.pending.drain(..) {
-            pending.change.apply(&mut self.durable);
+            self.durable.apply(pending.ops);
         }
     }
 
     fn crash(&mut self, survives: &mut impl FnMut() -> bool) {
         for pending in std::mem::take(&mut self.pending) {
             if pending.durable || survives() {
-                pending.change.apply(&mut self.durable);
+                self.durable.apply(pending.ops);
             }
         }
         self.visible = self.durable.clone();
@@ -211,7 +197,7 @@ impl StateBackend for SimDisk {
             return Err(locked(&place));
         }
         content.open = true;
-        Ok(Box::new(SimStore { disk: self.clone(), name, place, life, failed: None }))
+        Ok(Box::new(SimStore { reader: SimReader { disk: self.clone(), name, place, life }, failed: None }))
     }
 
     fn describe(&self, pipeline: &str, shard: ShardId) -> String {
@@ -223,46 +209,73 @@ fn place(pipeline: &str, shard: ShardId) -> PathBuf {
     PathBuf::from(format!("simulated/{pipeline}/{shard}"))
 }
 
-/// One life's handle on a store of a [`SimDisk`].
-#[derive(Debug)]
-struct SimStore {
+/// What one life may read of a store of a [`SimDisk`].
+#[derive(Clone, Debug)]
+struct SimReader {
     disk: SimDisk,
     name: (String, ShardId),
     place: PathBuf,
     life: u64,
-    /// The error that made the handle unusable.
-    failed: Option<StoreErrorKind>,
 }
 
-impl SimStore {
-    fn check(&self, inner: &Inner, action: &'static str) -> Result<(), StoreError> {
-        if inner.life != self.life {
-            return Err(self.error(StoreErrorKind::Crashed, action, "the process that opened this handle is dead"));
-        }
-        match self.failed {
-            Some(kind) => {
-                Err(self.error(kind, action, "an earlier write failed; drop this handle and open the store anew"))
-            }
-            None => Ok(()),
-        }
-    }
-
+impl SimReader {
     fn error(&self, kind: StoreErrorKind, action: &'static str, text: &str) -> StoreError {
         StoreError::new(kind, action, &self.place, text)
     }
 
     fn with<T>(&self, action: &'static str, operation: impl FnOnce(&mut SimContent) -> T) -> Result<T, StoreError> {
         let mut inner = self.disk.lock();
-        self.check(&inner, action)?;
+        if inner.life != self.life {
+            return Err(self.error(StoreErrorKind::Crashed, action, "the process that opened this handle is dead"));
+        }
         match inner.stores.get_mut(&self.name) {
             Some(content) => Ok(operation(content)),
             None => Err(self.error(StoreErrorKind::Missing, action, "the store is gone")),
         }
     }
+}
+
+impl StoreRead for SimReader {
+    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.with("read", |content| content.visible.multi_get(space, keys))
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.with("scan", |content| content.visible.scan(space, from, to, visit))
+    }
+
+    fn write_run(
+        &self,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<SortedRun, StoreError> {
+        sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))
+    }
+}
+
+/// One life's handle on a store of a [`SimDisk`].
+#[derive(Debug)]
+struct SimStore {
+    reader: SimReader,
+    /// The error that made the handle unusable.
+    failed: Option<StoreErrorKind>,
+}
+
+impl SimStore {
+    fn check(&self, action: &'static str) -> Result<(), StoreError> {
+        self.reader.with(action, |_| ())?;
+        match self.failed {
+            Some(kind) => {
+                let text = "an earlier write failed; drop this handle and open the store anew";
+                Err(self.reader.error(kind, action, text))
+            }
+            None => Ok(()),
+        }
+    }
 
     /// Counts one write; the error it has to meet, if any.
     fn next_fault(&self) -> Option<WriteFaults> {
-        let mut inner = self.disk.lock();
+        let mut inner = self.reader.disk.lock();
         let faults = inner.faults.as_mut()?;
         if faults.after > 0 {
             faults.after -= 1;
@@ -276,26 +289,25 @@ impl SimStore {
         (fault.times > 0).then_some(fault)
     }
 
-    fn change(&mut self, action: &'static str, change: Change, durability: Durability) -> Result<(), StoreError> {
-        self.check(&self.disk.lock(), action)?;
+    fn change(&mut self, action: &'static str, ops: Vec<WriteOp>, durability: Durability) -> Result<(), StoreError> {
+        self.check(action)?;
         if let Some(fault) = self.next_fault() {
             if fault.outcome == FailedWrite::Written {
-                self.with(action, |content| content.append(change, false))?;
+                self.reader.with(action, |content| content.append(ops, false))?;
             }
             self.failed = Some(fault.kind);
-            return Err(self.error(fault.kind, action, "the test made this write fail"));
+            return Err(self.reader.error(fault.kind, action, "the test made this write fail"));
         }
-        let empty = matches!(&change, Change::Ops(ops) if ops.is_empty());
-        if !empty {
-            self.with(action, |content| content.append(change, false))?;
+        if !ops.is_empty() {
+            self.reader.with(action, |content| content.append(ops, false))?;
         }
         if durability == Durability::Synced {
             // The hook may crash the disk itself, so the lock is not held and the life is checked again.
-            let hook = self.disk.lock().between_write_and_sync.clone();
+            let hook = self.reader.disk.lock().between_write_and_sync.clone();
             if let Some(hook) = hook {
                 hook()?;
             }
-            self.with(action, SimContent::sync)?;
+            self.reader.with(action, SimContent::sync)?;
         }
         Ok(())
     }
@@ -303,44 +315,60 @@ impl SimStore {
 
 impl Drop for SimStore {
     fn drop(&mut self) {
-        let mut inner = self.disk.lock();
-        if inner.life == self.life
-            && let Some(content) = inner.stores.get_mut(&self.name)
+        let mut inner = self.reader.disk.lock();
+        if inner.life == self.reader.life
+            && let Some(content) = inner.stores.get_mut(&self.reader.name)
         {
             content.open = false;
         }
     }
 }
 
-impl Store for SimStore {
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
-        self.change("write a batch", Change::Ops(batch.ops), durability)
-    }
-
+impl StoreRead for SimStore {
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.with("read", |content| content.visible.multi_get(space, keys))
+        self.check("read")?;
+        self.reader.multi_get(space, keys)
     }
 
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.with("scan", |content| content.visible.scan(space, from, to, visit))
+        self.check("scan")?;
+        self.reader.scan(space, from, to, visit)
     }
 
-    fn ingest(
-        &mut self,
+    fn write_run(
+        &self,
         space: Space,
         sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError> {
-        let run = sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))?;
-        self.with("ingest a sorted run", |content| content.append(Change::Ops(run), true))
+    ) -> Result<SortedRun, StoreError> {
+        self.reader.write_run(space, sorted)
+    }
+}
+
+impl Store for SimStore {
+    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
+        self.change("write a batch", batch.ops, durability)
     }
 
-    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        let change = Change::RemoveRange { space, from: from.to_vec(), to: to.to_vec() };
-        self.change("remove a range", change, Durability::Buffered)
+    fn reader(&self) -> Arc<dyn StoreRead> {
+        Arc::new(self.reader.clone())
+    }
+
+    fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {
+        self.check("ingest a sorted run")?;
+        let ops = entries_of(run, &self.reader.place)?;
+        if let Some(fault) = self.next_fault() {
+            if fault.outcome == FailedWrite::Written {
+                self.reader.with("ingest a sorted run", |content| content.append(ops, true))?;
+            }
+            self.failed = Some(fault.kind);
+            return Err(self.reader.error(fault.kind, "ingest a sorted run", "the test made this write fail"));
+        }
+        self.reader.with("ingest a sorted run", |content| content.append(ops, true))
     }
 
     fn checkpoint(&self, _path: &Path) -> Result<(), StoreError> {
-        Err(self.error(StoreErrorKind::Unsupported, "copy the store", "a simulated disk has no files"))
+        let text = "a simulated disk has no files";
+        Err(self.reader.error(StoreErrorKind::Unsupported, "copy the store", text))
     }
 }
 
@@ -398,7 +426,9 @@ mod tests {
         let disk = SimDisk::new();
         let mut store = disk.open("p", SHARD, true).unwrap();
         store.write(put(1), Durability::Buffered).unwrap();
-        store.ingest(Space::Rows, &mut [(vec![1, 1], None), (vec![2, 1], Some(vec![]))].into_iter()).unwrap();
+        let mut entries = [(vec![1, 1], None), (vec![2, 1], Some(vec![]))].into_iter();
+        let run = store.write_run(Space::Rows, &mut entries).unwrap();
+        store.ingest(run).unwrap();
         disk.crash_with(|| true);
         assert_eq!((keys(&disk, Space::Log), keys(&disk, Space::Rows)), (vec![1], vec![2]));
     }

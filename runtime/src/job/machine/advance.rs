@@ -117,7 +117,7 @@ impl JobMachine {
         self.next_epoch = epoch.next();
         self.skipped = false;
         self.coordinator.begin(epoch, now);
-        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous };
+        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last };
         self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, last }));
         self.barrier_at = now.saturating_add(self.config.epoch_interval);
         self.orders.push(JobOrder::WakeAt(self.barrier_at));

@@ -26,7 +26,7 @@ pub use self::restore::Restored;
 use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId};
-use crate::state::store::{Durability, Space, Store, StoreError, WriteBatch};
+use crate::state::store::{Durability, Space, Store, StoreError, StoreShare, WriteBatch};
 
 /// Whose store it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub enum Reopened {
 pub struct CommitLog {
     /// Given up after an error of the store, and then opened anew by the owner.
     pub(super) store: Option<Box<dyn Store>>,
+    /// The way to the rows for everybody else; shut while the handle is given up.
+    pub(super) share: StoreShare,
     pub(super) identity: Identity,
     pub(super) limits: LogLimits,
     pub(super) faults: SharedFaults,
@@ -107,7 +109,7 @@ impl CommitLog {
         identity: Identity,
         start_from: StartFrom,
         limits: LogLimits,
-        faults: SharedFaults,
+        (faults, share): (SharedFaults, StoreShare),
     ) -> Result<Self, RecoveryError> {
         let loaded = match read::load(store.as_ref()).map_err(|error| error.at(&identity))? {
             Some(loaded) => loaded,
@@ -126,8 +128,22 @@ impl CommitLog {
         }
         let Loaded { manifest, attempt, positions, log } = loaded;
         let names = manifest.names.clone();
+        share.set_folded_through(manifest.folded_through);
+        share.set_reader(Some(store.reader()));
         let store = Some(store);
-        Ok(Self { store, identity, limits, faults, attempt, durable: manifest, in_flight: None, names, positions, log })
+        Ok(Self {
+            store,
+            share,
+            identity,
+            limits,
+            faults,
+            attempt,
+            durable: manifest,
+            in_flight: None,
+            names,
+            positions,
+            log,
+        })
     }
 
     /// Raises the attempt number, durably: it never repeats in the store's life, whatever crashes.
@@ -197,12 +213,15 @@ impl CommitLog {
         self.positions = loaded.positions;
         self.log = loaded.log;
         self.in_flight = None;
+        self.share.set_folded_through(self.durable.folded_through);
+        self.share.set_reader(Some(store.reader()));
         self.store = Some(store);
         Ok(reopened)
     }
 
     /// Gives the store's handle up, so that it can be opened anew. Reads and writes fail until [`CommitLog::reopen`].
     pub fn close(&mut self) {
+        self.share.set_reader(None);
         self.store = None;
     }
 
@@ -275,6 +294,12 @@ impl CommitLog {
             self.durable = next;
         }
         Ok(())
+    }
+}
+
+impl Drop for CommitLog {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

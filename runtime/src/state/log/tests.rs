@@ -24,6 +24,10 @@ const SOURCE: OperatorId = OperatorId::new(0);
 const COUNT: OperatorId = OperatorId::new(1);
 const SINK: OperatorId = OperatorId::new(2);
 
+fn no_faults() -> (SharedFaults, StoreShare) {
+    (Arc::new(NoFaults), StoreShare::default())
+}
+
 fn identity() -> Identity {
     Identity { pipeline: "p".to_owned(), shard: SHARD, key_groups: 960 }
 }
@@ -195,7 +199,7 @@ fn limits() -> LogLimits {
 
 fn open(backend: &dyn StateBackend, faults: SharedFaults) -> Result<CommitLog, RecoveryError> {
     let store = backend.open("p", SHARD, true)?;
-    CommitLog::open(store, identity(), StartFrom::ResumeOrCreate, limits(), faults)
+    CommitLog::open(store, identity(), StartFrom::ResumeOrCreate, limits(), (faults, StoreShare::default()))
 }
 
 /// What the world outside knows about a pipeline after some lives.
@@ -286,7 +290,7 @@ fn a_group_commit_equals_single_commits_and_a_fold_changes_nothing() {
         for fold_epochs in [1, 2, 100] {
             let store = Memory::new().open("p", SHARD, true).unwrap();
             let limits = LogLimits { fold_epochs, ..LogLimits::default() };
-            let mut log = CommitLog::open(store, identity(), StartFrom::Create, limits, Arc::new(NoFaults)).unwrap();
+            let mut log = CommitLog::open(store, identity(), StartFrom::Create, limits, no_faults()).unwrap();
             log.register(&decls()).unwrap();
             let attempt = log.raise_attempt().unwrap();
             let all: Vec<_> = (1..=LAST).map(|epoch| bundle(attempt, epoch)).collect();
@@ -569,7 +573,7 @@ fn a_start_that_does_not_fit_the_store_is_refused() {
     let disk = SimDisk::new();
     let start = |identity, start_from| {
         let store = disk.open("p", SHARD, true).unwrap();
-        CommitLog::open(store, identity, start_from, limits(), Arc::new(NoFaults)).map(|log| log.epoch())
+        CommitLog::open(store, identity, start_from, limits(), no_faults()).map(|log| log.epoch())
     };
     assert!(matches!(start(identity(), StartFrom::Resume), Err(RecoveryError::NothingToResume { .. })));
     assert_eq!(start(identity(), StartFrom::Create).unwrap(), Epoch::GENESIS);
@@ -595,7 +599,7 @@ fn what_an_open_found_or_made_is_durable() {
     disk.crash_with(|| false);
     let start = |start_from| {
         let store = disk.open("p", SHARD, false).unwrap();
-        CommitLog::open(store, identity(), start_from, limits(), Arc::new(NoFaults))
+        CommitLog::open(store, identity(), start_from, limits(), no_faults())
     };
     let mut log = start(StartFrom::Resume).expect("the genesis survived");
     log.register(&decls()).unwrap();

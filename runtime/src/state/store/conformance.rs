@@ -8,7 +8,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{Durability, Memory, Space, StateBackend, Store, StoreErrorKind, WriteBatch};
+use super::{Durability, Memory, Space, StateBackend, Store, StoreError, StoreErrorKind, WriteBatch};
 use crate::id::ShardId;
 use crate::testing::sim_store::SimDisk;
 
@@ -96,12 +96,16 @@ impl Subject {
             }
             Op::Get(space, keys) => return Answer::Values(store.multi_get(*space, keys).unwrap()),
             Op::Scan(space, from, to, limit) => return self.scan(*space, from, to.as_deref(), *limit),
-            Op::Ingest(space, run) => store.ingest(*space, &mut run.clone().into_iter()),
+            Op::Ingest(space, run) => ingest(store.as_mut(), *space, run.clone()),
             Op::IngestBackwards(space, key) => {
                 let run = [(key.clone(), None), (key.clone(), Some(vec![]))];
-                store.ingest(*space, &mut run.into_iter())
+                ingest(store.as_mut(), *space, run)
             }
-            Op::RemoveRange(space, from, to) => store.remove_range(*space, from, to),
+            Op::RemoveRange(space, from, to) => {
+                let mut batch = WriteBatch::default();
+                batch.delete_range(*space, from.clone(), to.clone());
+                store.write(batch, Durability::Buffered)
+            }
             Op::Reopen => {
                 let locked = self.backend.open("p", ShardId::new(0), false).map(|_| ());
                 self.store = None;
@@ -115,6 +119,15 @@ impl Subject {
     fn everything(&self) -> Vec<Answer> {
         Space::ALL.iter().map(|space| self.scan(*space, &[], None, usize::MAX)).collect()
     }
+}
+
+fn ingest(
+    store: &mut dyn Store,
+    space: Space,
+    run: impl IntoIterator<Item = (Key, Option<Vec<u8>>)>,
+) -> Result<(), StoreError> {
+    let run = store.reader().write_run(space, &mut run.into_iter())?;
+    store.ingest(run)
 }
 
 fn agree(mut subjects: Vec<Subject>, ops: &[Op]) {

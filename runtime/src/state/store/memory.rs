@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use super::{Durability, Space, StateBackend, Store, StoreError, StoreErrorKind, Visit, WriteBatch, WriteOp};
+use super::{
+    Durability, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
+    WriteBatch, WriteOp,
+};
 use crate::id::ShardId;
 
 /// Keeps state in memory only. Clones share it, so that a pipeline restarted on a clone finds its state again.
@@ -39,7 +42,8 @@ impl StateBackend for Memory {
             }
             None => return Err(missing(&place)),
         };
-        Ok(Box::new(MemoryStore { stores: Arc::clone(&self.stores), name, place, spaces }))
+        let content = Arc::new(MemoryContent { place, spaces: RwLock::new(spaces) });
+        Ok(Box::new(MemoryStore { stores: Arc::clone(&self.stores), name, content }))
     }
 
     fn describe(&self, pipeline: &str, shard: ShardId) -> String {
@@ -70,74 +74,121 @@ pub(crate) fn out_of_order(place: &Path) -> StoreError {
 struct MemoryStore {
     stores: Arc<Mutex<Stores>>,
     name: (String, ShardId),
+    content: Arc<MemoryContent>,
+}
+
+/// What an open store and its readers share.
+#[derive(Debug)]
+struct MemoryContent {
     place: PathBuf,
-    spaces: Spaces,
+    spaces: RwLock<Spaces>,
+}
+
+impl MemoryContent {
+    fn read(&self) -> RwLockReadGuard<'_, Spaces> {
+        self.spaces.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, ops: Vec<WriteOp>) {
+        self.spaces.write().unwrap_or_else(PoisonError::into_inner).apply(ops);
+    }
 }
 
 impl Drop for MemoryStore {
     fn drop(&mut self) {
-        let spaces = std::mem::take(&mut self.spaces);
+        let spaces = std::mem::take(&mut *self.content.spaces.write().unwrap_or_else(PoisonError::into_inner));
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         stores.insert(std::mem::take(&mut self.name), Some(spaces));
     }
 }
 
-impl Store for MemoryStore {
-    fn write(&mut self, batch: WriteBatch, _durability: Durability) -> Result<(), StoreError> {
-        self.spaces.apply(batch.ops);
-        Ok(())
-    }
-
+impl StoreRead for MemoryContent {
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        Ok(self.spaces.multi_get(space, keys))
+        Ok(self.read().multi_get(space, keys))
     }
 
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.spaces.scan(space, from, to, visit);
+        self.read().scan(space, from, to, visit);
         Ok(())
     }
 
-    fn ingest(
-        &mut self,
+    fn write_run(
+        &self,
         space: Space,
         sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError> {
-        let run = sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))?;
-        self.spaces.apply(run);
+    ) -> Result<SortedRun, StoreError> {
+        sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))
+    }
+}
+
+impl StoreRead for MemoryStore {
+    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.content.multi_get(space, keys)
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.content.scan(space, from, to, visit)
+    }
+
+    fn write_run(
+        &self,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<SortedRun, StoreError> {
+        self.content.write_run(space, sorted)
+    }
+}
+
+impl Store for MemoryStore {
+    fn write(&mut self, batch: WriteBatch, _durability: Durability) -> Result<(), StoreError> {
+        self.content.apply(batch.ops);
         Ok(())
     }
 
-    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.spaces.remove_range(space, from, to);
+    fn reader(&self) -> Arc<dyn StoreRead> {
+        Arc::clone(&self.content) as _
+    }
+
+    fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {
+        self.content.apply(entries_of(run, &self.content.place)?);
         Ok(())
     }
 
     fn checkpoint(&self, _path: &Path) -> Result<(), StoreError> {
         let reason = "this backend has no files; use RocksDb for kept epochs and savepoints";
-        Err(StoreError::new(StoreErrorKind::Unsupported, "copy the store", &self.place, reason))
+        Err(StoreError::new(StoreErrorKind::Unsupported, "copy the store", &self.content.place, reason))
     }
+}
+
+/// The entries of a run that is kept in memory.
+pub(crate) fn entries_of(run: SortedRun, place: &Path) -> Result<Vec<WriteOp>, StoreError> {
+    match run.content {
+        RunContent::Entries(ops) => Ok(ops),
+        RunContent::Empty => Ok(Vec::new()),
+        RunContent::File(_) => Err(foreign_run(place)),
+    }
+}
+
+/// Says that a run was not written by this handle.
+pub(crate) fn foreign_run(place: &Path) -> StoreError {
+    StoreError::new(StoreErrorKind::Misuse, "ingest a sorted run", place, "it was not written by this handle")
 }
 
 /// Collects a run that is to be ingested whole or not at all; nothing if its keys do not rise strictly.
 pub(crate) fn sorted_run(
     space: Space,
     sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-) -> Option<Vec<WriteOp>> {
+) -> Option<SortedRun> {
+    let mut last: Option<Vec<u8>> = None;
     let mut ops: Vec<WriteOp> = Vec::new();
     for (key, value) in sorted {
-        let (WriteOp::Put { key: last, .. } | WriteOp::Delete { key: last, .. }) = match ops.last() {
-            Some(op) => op,
-            None => {
-                ops.push(change(space, key, value));
-                continue;
-            }
-        };
-        if *last >= key {
+        if last.as_ref().is_some_and(|last| *last >= key) {
             return None;
         }
+        last = Some(key.clone());
         ops.push(change(space, key, value));
     }
-    Some(ops)
+    Some(SortedRun { space, content: if ops.is_empty() { RunContent::Empty } else { RunContent::Entries(ops) } })
 }
 
 fn change(space: Space, key: Vec<u8>, value: Option<Vec<u8>>) -> WriteOp {
@@ -163,6 +214,7 @@ impl Spaces {
                 WriteOp::Delete { space, key } => {
                     self.maps.entry(space).or_default().remove(&key);
                 }
+                WriteOp::DeleteRange { space, from, to } => self.remove_range(space, &from, &to),
             }
         }
     }
@@ -186,7 +238,7 @@ impl Spaces {
         }
     }
 
-    pub(crate) fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) {
+    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) {
         let Some(map) = self.maps.get_mut(&space) else { return };
         if from < to {
             let mut tail = map.split_off(from);
@@ -222,9 +274,9 @@ mod tests {
 
     #[test]
     fn a_run_out_of_order_is_refused_whole() {
-        let mut store = Memory::new().open("p", ShardId::new(0), true).unwrap();
+        let store = Memory::new().open("p", ShardId::new(0), true).unwrap();
         let mut run = [(b"b".to_vec(), Some(vec![1])), (b"a".to_vec(), None)].into_iter();
-        assert_eq!(store.ingest(Space::Rows, &mut run).unwrap_err().kind, StoreErrorKind::Misuse);
+        assert_eq!(store.write_run(Space::Rows, &mut run).unwrap_err().kind, StoreErrorKind::Misuse);
         assert_eq!(store.multi_get(Space::Rows, &[b"b".to_vec()]).unwrap(), [None]);
     }
 }

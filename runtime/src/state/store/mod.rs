@@ -14,6 +14,7 @@ mod lock;
 pub(crate) mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+mod share;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub use self::memory::Memory;
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::RocksDb;
+pub use self::share::StoreShare;
 use crate::error::BoxError;
 use crate::fault::Crashed;
 use crate::id::ShardId;
@@ -73,6 +75,15 @@ pub enum WriteOp {
         /// The key.
         key: Vec<u8>,
     },
+    /// Removes all keys with `from` ≤ key < `to`.
+    DeleteRange {
+        /// Where.
+        space: Space,
+        /// The first key that goes.
+        from: Vec<u8>,
+        /// The first key behind that stays.
+        to: Vec<u8>,
+    },
 }
 
 /// Changes that become visible and durable together or not at all. Later changes of a key win.
@@ -93,6 +104,11 @@ impl WriteBatch {
         self.ops.push(WriteOp::Delete { space, key: key.into() });
     }
 
+    /// Removes all keys with `from` ≤ key < `to`.
+    pub fn delete_range(&mut self, space: Space, from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) {
+        self.ops.push(WriteOp::DeleteRange { space, from: from.into(), to: to.into() });
+    }
+
     /// Returns the bytes of all keys and values.
     pub fn bytes(&self) -> usize {
         self.ops
@@ -100,6 +116,7 @@ impl WriteBatch {
             .map(|op| match op {
                 WriteOp::Put { key, value, .. } => key.len() + value.len(),
                 WriteOp::Delete { key, .. } => key.len(),
+                WriteOp::DeleteRange { from, to, .. } => from.len() + to.len(),
             })
             .sum()
     }
@@ -117,14 +134,8 @@ pub enum Durability {
 /// What a scan does with an entry; breaking ends the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
-/// An ordered, atomic, durable map of bytes in four spaces. See the module for the contract.
-pub trait Store: Send + fmt::Debug {
-    /// Writes a batch atomically.
-    ///
-    /// # Errors
-    /// [`StoreError`]: the outcome is unknown and the handle is done for.
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError>;
-
+/// The part of a store that only reads. May be shared and used from any thread, also while the owner writes.
+pub trait StoreRead: Send + Sync + fmt::Debug {
     /// Reads many keys, answers in the order of `keys`.
     ///
     /// # Errors
@@ -137,21 +148,53 @@ pub trait Store: Send + fmt::Debug {
     /// [`StoreError`] when the disk or its content is at fault.
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
-    /// Adds a sorted run of entries, `None` for a removal, that wins over what is there. Durable when it returns.
+    /// Writes a sorted run of entries, `None` for a removal, beside the store, where it changes nothing before it is
+    /// ingested. The slow half of an ingestion; the owner of the store need not wait for it.
     ///
     /// # Errors
     /// [`StoreError`]; keys out of order are a [`StoreErrorKind::Misuse`].
-    fn ingest(
-        &mut self,
+    fn write_run(
+        &self,
         space: Space,
         sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError>;
+    ) -> Result<SortedRun, StoreError>;
+}
 
-    /// Removes all keys with `from` ≤ key < `to`. Buffered.
+/// A sorted run that waits beside a store. Dropped without being ingested it is left for the next open to clear away.
+#[derive(Debug)]
+pub struct SortedRun {
+    pub(crate) space: Space,
+    pub(crate) content: RunContent,
+}
+
+/// Where a run is.
+#[derive(Debug)]
+pub(crate) enum RunContent {
+    /// In memory.
+    Entries(Vec<WriteOp>),
+    /// In a file of the store's handle that wrote it.
+    #[cfg_attr(not(feature = "rocksdb"), expect(dead_code, reason = "only a backend with files writes any"))]
+    File(PathBuf),
+    /// Nowhere: it has no entries.
+    Empty,
+}
+
+/// An ordered, atomic, durable map of bytes in four spaces. See the module for the contract.
+pub trait Store: StoreRead {
+    /// Writes a batch atomically.
     ///
     /// # Errors
-    /// As [`Store::write`].
-    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError>;
+    /// [`StoreError`]: the outcome is unknown and the handle is done for.
+    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Returns what others may read through. As long as they hold it the store is not closed.
+    fn reader(&self) -> std::sync::Arc<dyn StoreRead>;
+
+    /// Adds a run, which wins over what is there. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreErrorKind::Misuse`] for a run of another store or of an earlier handle.
+    fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError>;
 
     /// Makes a copy that later writes do not touch, in a directory that must not exist.
     ///

@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -19,7 +21,10 @@ use rocksdb::{
 };
 
 use super::lock::{self, io_error};
-use super::{Durability, Space, StateBackend, Store, StoreError, StoreErrorKind, Visit, WriteBatch, WriteOp};
+use super::{
+    Durability, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
+    WriteBatch, WriteOp,
+};
 use crate::error::BoxError;
 use crate::id::ShardId;
 
@@ -117,15 +122,21 @@ fn write_options(durability: Durability) -> WriteOptions {
 
 #[derive(Debug)]
 struct RocksDbStore {
-    // Declared, and so dropped, before the lock: RocksDB closes its files while the store is still ours.
-    db: DB,
-    _lock: File,
-    directory: PathBuf,
+    shared: Arc<Shared>,
     /// Whether `WRITTEN.millstream` is there.
     written: bool,
     /// The error that made the handle unusable. RocksDB itself refuses after some errors, not after all.
     failed: Option<StoreErrorKind>,
-    ingested: u64,
+}
+
+/// What the owner and its readers share.
+#[derive(Debug)]
+struct Shared {
+    // Declared, and so dropped, before the lock: RocksDB closes its files while the store is still ours.
+    db: DB,
+    _lock: File,
+    directory: PathBuf,
+    runs: AtomicU64,
 }
 
 impl RocksDbStore {
@@ -155,12 +166,13 @@ impl RocksDbStore {
         let families = names.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, &directory, families)
             .map_err(|error| StoreError::new(open_kind(&error), "open the store", &directory, error))?;
-        let mut store = Self { db, _lock: lock, directory, written, failed: None, ingested: 0 };
+        let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0) });
+        let mut store = Self { shared, written, failed: None };
         match (store.is_empty()?, written) {
             (true, true) => {
                 // RocksDB opens some damaged files without an error and finds nothing in them.
                 let reason = "it held committed epochs and is empty now; restore the directory from a copy";
-                return Err(store.error(StoreErrorKind::Corrupt, "open the store", reason));
+                return Err(store.shared.error(StoreErrorKind::Corrupt, "open the store", reason));
             }
             (false, false) => store.mark_written()?,
             _ => (),
@@ -183,37 +195,26 @@ impl RocksDbStore {
         if self.written {
             return Ok(());
         }
-        let path = self.directory.join(WRITTEN_FILE);
+        let directory = &self.shared.directory;
+        let path = directory.join(WRITTEN_FILE);
         let mark = || -> io::Result<()> {
             let mut file = File::create(&path)?;
             file.write_all(b"this store has held committed epochs; an empty database beside this file is damage\n")?;
             file.sync_all()?;
-            sync_ancestors(&self.directory)
+            sync_ancestors(directory)
         };
-        mark().map_err(|error| io_error("mark the store as written", &self.directory, error))?;
+        mark().map_err(|error| io_error("mark the store as written", directory, error))?;
         self.written = true;
         Ok(())
     }
 
-    fn family(&self, space: Space) -> Result<&ColumnFamily, StoreError> {
-        self.db.cf_handle(space.name()).ok_or_else(|| {
-            self.error(StoreErrorKind::Corrupt, "find a key space", format!("the database has no `{}`", space.name()))
-        })
-    }
-
-    fn error(&self, kind: StoreErrorKind, action: &'static str, source: impl Into<BoxError>) -> StoreError {
-        StoreError::new(kind, action, &self.directory, source)
-    }
-
-    fn rocksdb_error(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
-        self.error(kind(&error), action, error)
-    }
-
     fn check(&self, action: &'static str) -> Result<(), StoreError> {
         match self.failed {
-            Some(kind) => {
-                Err(self.error(kind, action, "an earlier write failed; drop this handle and open the store anew"))
-            }
+            Some(kind) => Err(self.shared.error(
+                kind,
+                action,
+                "an earlier write failed; drop this handle and open the store anew",
+            )),
             None => Ok(()),
         }
     }
@@ -238,23 +239,43 @@ impl RocksDbStore {
         let mut native = rocksdb::WriteBatch::default();
         for op in batch.ops {
             match op {
-                WriteOp::Put { space, key, value } => native.put_cf(self.family(space)?, key, value),
-                WriteOp::Delete { space, key } => native.delete_cf(self.family(space)?, key),
+                WriteOp::Put { space, key, value } => native.put_cf(self.shared.family(space)?, key, value),
+                WriteOp::Delete { space, key } => native.delete_cf(self.shared.family(space)?, key),
+                WriteOp::DeleteRange { space, from, to } if from < to => {
+                    native.delete_range_cf(self.shared.family(space)?, from, to);
+                }
+                WriteOp::DeleteRange { .. } => {}
             }
         }
         if !native.is_empty() {
             let options = write_options(durability);
-            self.db.write_opt(native, &options).map_err(|error| self.rocksdb_error(action, error))
+            self.shared.db.write_opt(native, &options).map_err(|error| self.shared.rocksdb_error(action, error))
         } else if durability == Durability::Synced {
             // A batch without content is not worth a record in the WAL, but what came before it must be durable.
-            self.db.flush_wal(true).map_err(|error| self.rocksdb_error(action, error))
+            self.shared.db.flush_wal(true).map_err(|error| self.shared.rocksdb_error(action, error))
         } else {
             Ok(())
         }
     }
+}
 
-    /// Writes the run to a file of its own; nothing if it has no entries.
-    fn write_run(
+impl Shared {
+    fn family(&self, space: Space) -> Result<&ColumnFamily, StoreError> {
+        self.db.cf_handle(space.name()).ok_or_else(|| {
+            self.error(StoreErrorKind::Corrupt, "find a key space", format!("the database has no `{}`", space.name()))
+        })
+    }
+
+    fn error(&self, kind: StoreErrorKind, action: &'static str, source: impl Into<BoxError>) -> StoreError {
+        StoreError::new(kind, action, &self.directory, source)
+    }
+
+    fn rocksdb_error(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
+        self.error(kind(&error), action, error)
+    }
+
+    /// Writes a run to a file of its own; says whether it has any entries.
+    fn write_file(
         &self,
         path: &Path,
         sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
@@ -284,17 +305,9 @@ impl RocksDbStore {
     }
 }
 
-impl Store for RocksDbStore {
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
-        self.change("write a batch", |store| {
-            store.write_batch(batch, durability)?;
-            if durability == Durability::Synced { store.mark_written() } else { Ok(()) }
-        })
-    }
-
+impl StoreRead for Shared {
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let action = "read";
-        self.check(action)?;
         let values = self.db.batched_multi_get_cf(self.family(space)?, keys, false);
         let owned = |value: Option<rocksdb::DBPinnableSlice<'_>>| value.map(|value| value.to_vec());
         values.into_iter().map(|value| value.map(owned).map_err(|error| self.rocksdb_error(action, error))).collect()
@@ -302,7 +315,6 @@ impl Store for RocksDbStore {
 
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let action = "scan";
-        self.check(action)?;
         if to.is_some_and(|to| from >= to) {
             return Ok(());
         }
@@ -321,35 +333,75 @@ impl Store for RocksDbStore {
         entries.status().map_err(|error| self.rocksdb_error(action, error))
     }
 
-    fn ingest(
-        &mut self,
+    fn write_run(
+        &self,
         space: Space,
         sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError> {
-        self.change("ingest a sorted run", |store| {
-            store.ingested += 1;
-            let path = store.directory.join(INGEST_DIR).join(format!("{}.sst", store.ingested));
-            if !store.write_run(&path, sorted)? {
-                return Ok(());
+    ) -> Result<SortedRun, StoreError> {
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join(INGEST_DIR).join(format!("{number}.sst"));
+        let content = match self.write_file(&path, sorted) {
+            Ok(true) => RunContent::File(path),
+            Ok(false) => RunContent::Empty,
+            Err(error) => {
+                // Half a file is in nobody's way, but on a full disk its room is wanted.
+                let _ = fs::remove_file(&path);
+                return Err(error);
             }
-            let mut options = IngestExternalFileOptions::default();
-            options.set_move_files(true);
-            let family = store.family(space)?;
-            let ingested = store.db.ingest_external_file_cf_opts(family, &options, vec![&path]);
-            ingested.map_err(|error| store.rocksdb_error("ingest a sorted run", error))?;
-            store.mark_written()
+        };
+        Ok(SortedRun { space, content })
+    }
+}
+
+impl StoreRead for RocksDbStore {
+    fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.check("read")?;
+        self.shared.multi_get(space, keys)
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.check("scan")?;
+        self.shared.scan(space, from, to, visit)
+    }
+
+    fn write_run(
+        &self,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<SortedRun, StoreError> {
+        self.check("write a sorted run")?;
+        self.shared.write_run(space, sorted)
+    }
+}
+
+impl Store for RocksDbStore {
+    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
+        self.change("write a batch", |store| {
+            store.write_batch(batch, durability)?;
+            if durability == Durability::Synced { store.mark_written() } else { Ok(()) }
         })
     }
 
-    fn remove_range(&mut self, space: Space, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        let action = "remove a range";
+    fn reader(&self) -> Arc<dyn StoreRead> {
+        Arc::clone(&self.shared) as _
+    }
+
+    fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {
+        let action = "ingest a sorted run";
         self.change(action, |store| {
-            if from >= to {
-                return Ok(());
-            }
-            let options = write_options(Durability::Buffered);
-            let removed = store.db.delete_range_cf_opt(store.family(space)?, from, to, &options);
-            removed.map_err(|error| store.rocksdb_error(action, error))
+            let path = match run.content {
+                RunContent::Empty => return Ok(()),
+                RunContent::File(path) if path.starts_with(&store.shared.directory) && path.exists() => path,
+                RunContent::File(_) | RunContent::Entries(_) => {
+                    return Err(super::memory::foreign_run(&store.shared.directory));
+                }
+            };
+            let mut options = IngestExternalFileOptions::default();
+            options.set_move_files(true);
+            let family = store.shared.family(run.space)?;
+            let ingested = store.shared.db.ingest_external_file_cf_opts(family, &options, vec![&path]);
+            ingested.map_err(|error| store.shared.rocksdb_error(action, error))?;
+            store.mark_written()
         })
     }
 
@@ -358,10 +410,10 @@ impl Store for RocksDbStore {
         self.check(action)?;
         if path.exists() {
             let reason = format!("{} exists already", path.display());
-            return Err(self.error(StoreErrorKind::Misuse, action, reason));
+            return Err(self.shared.error(StoreErrorKind::Misuse, action, reason));
         }
-        let copied = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(path));
-        copied.map_err(|error| self.rocksdb_error(action, error))
+        let copied = Checkpoint::new(&self.shared.db).and_then(|checkpoint| checkpoint.create_checkpoint(path));
+        copied.map_err(|error| self.shared.rocksdb_error(action, error))
     }
 }
 

@@ -13,13 +13,14 @@ use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
 use crate::job::{
     Committer, CommitterAnswer, CommitterOrder, CommitterStep, Ended, JobError, JobEvent, JobMachine, JobOrder,
 };
-use crate::operator::{Effect, SourceControl, TaskError};
+use crate::operator::{Effect, ReadOrder, SourceControl, TaskError};
 use crate::plan::{AttemptSpec, Plan};
 use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 use crate::source::{Fetch, Fetching};
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{CommitError, Identity, Restored, StartFrom};
-use crate::state::store::{StateBackend, StoreErrorKind};
+use crate::state::read::StateRows;
+use crate::state::store::{StateBackend, StoreErrorKind, StoreShare};
 use crate::task::{TaskMachine, Turn};
 use crate::time::{Clock, Timestamp};
 
@@ -30,6 +31,8 @@ enum Actor {
     Reader(usize),
     Committer,
     Delivery(usize),
+    /// The thread that reads rows.
+    Rows(usize),
     /// A message of this sender to the job.
     Message(Sender),
     /// Time passes.
@@ -76,6 +79,9 @@ pub(super) struct Life<'a> {
     operators: Vec<OperatorId>,
     tasks: Vec<SimTask>,
     readers: Vec<SimReader>,
+    /// Questions of tasks for rows.
+    reads: Vec<(Attempt, ReadOrder)>,
+    share: StoreShare,
     /// Messages to the job, in order per sender.
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
@@ -117,18 +123,21 @@ impl<'a> Life<'a> {
         let open = Box::new(move |create| backend.open(&name, ShardId::new(0), create));
         let faults: SharedFaults = Arc::clone(&world.faults) as _;
         let declared = plan.declarations();
+        let committer = Committer::new(identity, StartFrom::default(), config.limits, declared, open, faults);
         Self {
             config,
             world,
             plan,
             machine: JobMachine::new(config.job),
-            committer: Committer::new(identity, StartFrom::default(), config.limits, declared, open, faults),
+            share: committer.share(),
+            committer,
             committer_at: None,
             slow_until: Timestamp::default(),
             deliveries: Vec::new(),
             operators: Vec::new(),
             tasks: Vec::new(),
             readers: Vec::new(),
+            reads: Vec::new(),
             mail: BTreeMap::new(),
             timers: BTreeSet::new(),
             over: None,
@@ -164,6 +173,7 @@ impl<'a> Life<'a> {
                 Actor::Reader(index) => self.step_reader(index),
                 Actor::Committer => self.step_committer()?,
                 Actor::Delivery(index) => self.step_delivery(index)?,
+                Actor::Rows(index) => self.step_rows(index),
                 Actor::Message(sender) => self.deliver(sender)?,
                 Actor::Time => self.pass_time()?,
             }
@@ -190,6 +200,7 @@ impl<'a> Life<'a> {
             Actor::Delivery(index) => (4, index as u64),
             Actor::Message(_) => (5, self.machine.in_flight() as u64),
             Actor::Time => (6, 0),
+            Actor::Rows(index) => (7, index as u64),
         };
         let now = self.world.clock.now().as_micros().unsigned_abs();
         for word in [kind, index, now] {
@@ -203,7 +214,7 @@ impl<'a> Life<'a> {
         let mut actors = Vec::new();
         for (index, task) in self.tasks.iter_mut().enumerate() {
             let Some(machine) = &task.machine else { continue };
-            if machine.control().bell.answer() {
+            if machine.control().bell.answer() || machine.wakes_at().is_some_and(|at| at <= now) {
                 task.runnable = true;
             }
             if task.runnable && !task.asleep {
@@ -216,6 +227,7 @@ impl<'a> Life<'a> {
                 actors.push(Actor::Reader(index));
             }
         }
+        actors.extend((0..self.reads.len()).map(Actor::Rows));
         let due = self.committer.has_orders() || self.committer_at.is_some_and(|at| at <= now);
         if due && self.slow_until <= now {
             actors.push(Actor::Committer);
@@ -249,7 +261,9 @@ impl<'a> Life<'a> {
         let deliveries = self.deliveries.iter().filter_map(|(_, at)| *at);
         let slow = (self.committer.has_orders() && self.slow_until > self.world.clock.now()).then_some(self.slow_until);
         let committer = slow.or(self.committer_at);
-        self.timers.first().copied().into_iter().chain(committer).chain(deliveries).min()
+        let tasks = self.tasks.iter().filter(|task| !task.asleep && !task.runnable);
+        let alarms = tasks.filter_map(|task| task.machine.as_ref()?.wakes_at());
+        self.timers.first().copied().into_iter().chain(committer).chain(deliveries).chain(alarms).min()
     }
 
     fn pass_time(&mut self) -> Result<(), Halt> {
@@ -350,6 +364,7 @@ impl<'a> Life<'a> {
                 }
                 Effect::SourceDone(subtask) => mail.push(JobEvent::SourceDone { attempt, subtask }),
                 Effect::BarrierOut(_) => self.world.faults.pass(CrashPoint::BarrierOut)?,
+                Effect::Read(order) => self.reads.push((attempt, order)),
             }
         }
         if let Some(error) = ended {
@@ -368,6 +383,16 @@ impl<'a> Life<'a> {
         reader.full = fetch == Fetch::Full;
         if fetch == Fetch::Done {
             self.readers.swap_remove(index);
+        }
+    }
+
+    /// Answers a question for rows, unless the store is shut at the moment.
+    fn step_rows(&mut self, index: usize) {
+        let Some((_, order)) = self.reads.get(index) else { return };
+        let rows = self.share.with(|store| order.read.carry_out(store));
+        if rows.is_some() || order.is_abandoned() {
+            let (_, order) = self.reads.swap_remove(index);
+            order.answer(rows.unwrap_or_else(|| Ok(StateRows::default())));
         }
     }
 
@@ -502,6 +527,7 @@ impl<'a> Life<'a> {
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
             key_groups: KeyGroups::default(),
+            share: self.share.clone(),
         };
         let failed = |error: String| Halt::Failure(SimFailure::Failed { error });
         let seed = self.plan.seed(spec).map_err(|error| failed(error.to_string()))?;

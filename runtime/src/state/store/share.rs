@@ -1,0 +1,51 @@
+//! What a store's owner lets others have of it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::StoreRead;
+use crate::id::Epoch;
+
+/// The way to the rows for those who do not own the store, and how far the log is folded into them. Cheap to clone.
+///
+/// The owner may close its handle and open another at any time: a disk that is full is met that way. Then the way is shut
+/// for a while, and it is not closed while somebody reads.
+#[derive(Clone, Default)]
+pub struct StoreShare {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    reader: RwLock<Option<Arc<dyn StoreRead>>>,
+    folded_through: AtomicU64,
+}
+
+impl fmt::Debug for StoreShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreShare").field("folded_through", &self.folded_through()).finish_non_exhaustive()
+    }
+}
+
+impl StoreShare {
+    /// Reads through the present handle; nothing while there is none.
+    pub fn with<R>(&self, read: impl FnOnce(&dyn StoreRead) -> R) -> Option<R> {
+        let reader = self.shared.reader.read().unwrap_or_else(PoisonError::into_inner);
+        reader.as_deref().map(read)
+    }
+
+    /// The last epoch whose changes are all in the rows. Whatever changed later must stay in memory.
+    pub fn folded_through(&self) -> Epoch {
+        Epoch::new(self.shared.folded_through.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_folded_through(&self, epoch: Epoch) {
+        self.shared.folded_through.store(epoch.number(), Ordering::Release);
+    }
+
+    /// Opens the way, or shuts it; waits until nobody reads through the handle before.
+    pub(crate) fn set_reader(&self, reader: Option<Arc<dyn StoreRead>>) {
+        *self.shared.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
+    }
+}
