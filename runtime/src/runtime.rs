@@ -202,6 +202,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Bytes of changed state that is not folded into rows; at half of it the log is folded, there the sources are held
+    /// back. All of it is in memory, and read at every start. Default 1 GiB, at least 1.
+    pub const fn max_unfolded_bytes(mut self, bytes: u64) -> Self {
+        self.config.job.max_unfolded_bytes = bytes;
+        self
+    }
+
     /// Bytes of complete epochs in one write; a single larger epoch goes alone. Default 64 MiB, at least 1.
     pub const fn max_commit_bytes(mut self, bytes: usize) -> Self {
         self.config.job.max_commit_bytes = bytes;
@@ -239,6 +246,7 @@ impl RuntimeBuilder {
         let bytes = [
             ("max_outbox_bytes", job.max_outbox_bytes as u64),
             ("max_waiting_bytes", job.max_waiting_bytes as u64),
+            ("max_unfolded_bytes", job.max_unfolded_bytes),
             ("max_commit_bytes", job.max_commit_bytes as u64),
             ("log_limits.fold_bytes", config.log.fold_bytes),
             ("log_limits.fold_epochs", config.log.fold_epochs),

@@ -131,9 +131,12 @@ fn job_actor(
     let (reads, for_reads) = queue(questions.max(1));
     let rows = share.clone();
     threads.spawn(format!("millstream-state-{}", plan.name()), move || blocking::read_rows(&for_reads, &rows))?;
+    let (folds, for_folds) = queue(1);
+    let back = committer_orders.downgrade();
+    threads.spawn(format!("millstream-fold-{}", plan.name()), move || blocking::fold(&for_folds, &back))?;
     let (address, at) = (job.clone(), clock.clone());
     threads.spawn(format!("millstream-commit-{}", plan.name()), move || {
-        blocking::commit(committer, &for_committer, &address, &at);
+        blocking::commit(committer, &for_committer, &folds, &address, &at);
     })?;
     let told = Arc::new(plan.clone());
     threads.spawn(format!("millstream-ack-{}", plan.name()), move || blocking::acknowledge(&told, &for_acks))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::channel::{Bell, Gate, LinkReceiver, LinkSender, Router, Routing, link};
 use crate::graph::AnySend;
 use crate::operator::{AnyNode, Head, InputHead, Node, Output, TaskControl};
+use crate::record::Record;
 
 /// How an edge distributes records over the subtasks of its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Exchange {
     Forward,
     /// Subtasks take turns.
     Rebalance,
+    /// Every subtask gets every record.
+    Broadcast,
     /// By the key's group.
     Hash,
 }
@@ -24,6 +27,7 @@ impl fmt::Display for Exchange {
         f.write_str(match self {
             Self::Forward => "forward",
             Self::Rebalance => "rebalance",
+            Self::Broadcast => "broadcast",
             Self::Hash => "hash",
         })
     }
@@ -73,6 +77,14 @@ impl<T: Send + 'static> WireOf<T> {
     /// Makes a wire; `routing` is what each upstream subtask uses where the edge is not forward.
     pub fn new(routing: impl Fn() -> Routing<T> + Send + Sync + 'static) -> Self {
         Self { routing: Box::new(routing) }
+    }
+
+    /// Makes a wire that gives every target every record.
+    pub fn broadcast() -> Self
+    where
+        T: Clone,
+    {
+        Self::new(|| Routing::Broadcast { copy: Record::clone })
     }
 
     /// Makes a wire that takes turns where it is not forward.

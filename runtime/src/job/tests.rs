@@ -66,6 +66,8 @@ impl Bench {
                 JobOrder::Committer(CommitterOrder::Begin) => "begin",
                 JobOrder::Committer(CommitterOrder::Commit { .. }) => "commit",
                 JobOrder::Committer(CommitterOrder::Fence { .. }) => "fence committer",
+                JobOrder::Committer(CommitterOrder::Folded(_)) => "folded",
+                JobOrder::Committer(CommitterOrder::FoldSoon) => "fold soon",
                 JobOrder::Committer(CommitterOrder::Delivered(_)) => "note delivery",
                 JobOrder::Build { .. } => "build",
                 JobOrder::Sources(SourceCommand::Barrier { last: false, .. }) => "barrier",

@@ -9,6 +9,6 @@ pub mod read;
 pub mod store;
 mod table;
 
-pub use self::fold::Folded;
+pub use self::fold::{FoldJob, Folded, FoldedRun};
 pub use self::freeze::{OperatorState, Slice, Snapshot};
 pub use self::table::{LoadError, StateError, StateValue, Table};

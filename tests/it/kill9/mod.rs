@@ -71,7 +71,7 @@ impl Kill {
             // In the second attempt of a life, which begins behind a fence.
             _ if RECOVERY.contains(&point) && rng.random() => (2, panic(rng)),
             _ if RECOVERY.contains(&point) => (1, None),
-            CrashPoint::FoldBefore | CrashPoint::FoldWritten | CrashPoint::FoldSynced => {
+            CrashPoint::FoldBefore | CrashPoint::FoldWritten | CrashPoint::FoldIngested | CrashPoint::FoldNoted => {
                 (rng.random_range(1..=2), None)
             }
             CrashPoint::DeliverBefore | CrashPoint::DeliverAfter => (rng.random_range(1..=2), None),

@@ -39,6 +39,7 @@ fn config(seed: u64) -> SimConfig {
         // Bounds that every epoch exceeds many times over: nothing may wait for itself.
         job.max_outbox_bytes = rng.random_range(1..200);
         job.max_waiting_bytes = rng.random_range(1..200);
+        job.max_unfolded_bytes = rng.random_range(1..200);
         job.max_commit_bytes = rng.random_range(1..200);
     }
     let limits = LogLimits { fold_bytes: rng.random_range(50..5_000), fold_epochs: rng.random_range(1..8) };

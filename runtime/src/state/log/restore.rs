@@ -82,7 +82,7 @@ fn rows(store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, ReadErr
     let mut state: BTreeMap<OperatorId, Vec<Vec<u8>>> = BTreeMap::new();
     let mut damaged = false;
     store.scan(Space::Rows, &[], None, &mut |key, value| {
-        if keys::is_sentinel(key) {
+        if keys::is_sentinel(key) || entry::parse_timer_index(key).is_some() {
             return ControlFlow::Continue(());
         }
         let parsed = keys::parse_row(key).and_then(|(operator, key)| Some((operator, EntryKey::parse(key)?)));

@@ -227,6 +227,7 @@ fn live(backend: &dyn StateBackend, faults: SharedFaults, world: &mut World, las
         world.committed = epoch;
         log.fold_if_full().map_err(|error| if error.is_crash() { error.to_string() } else { panic!("{error:?}") })?;
     }
+    log.forget(&[]).map_err(|error| if error.is_crash() { error.to_string() } else { panic!("{error:?}") })?;
     Ok(log)
 }
 

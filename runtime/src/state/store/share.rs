@@ -1,7 +1,7 @@
 //! What a store's owner lets others have of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::StoreRead;
@@ -20,6 +20,7 @@ pub struct StoreShare {
 struct Shared {
     reader: RwLock<Option<Arc<dyn StoreRead>>>,
     folded_through: AtomicU64,
+    fold_wanted: AtomicBool,
 }
 
 impl fmt::Debug for StoreShare {
@@ -38,6 +39,19 @@ impl StoreShare {
     /// The last epoch whose changes are all in the rows. Whatever changed later must stay in memory.
     pub fn folded_through(&self) -> Epoch {
         Epoch::new(self.shared.folded_through.load(Ordering::Acquire))
+    }
+
+    /// Asks for a fold after the next commit, although the log is not full: memory is, of what only a fold lets go.
+    pub fn want_fold(&self) {
+        self.shared.fold_wanted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_fold_wanted(&self) -> bool {
+        self.shared.fold_wanted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn fold_done(&self) {
+        self.shared.fold_wanted.store(false, Ordering::Release);
     }
 
     pub(crate) fn set_folded_through(&self, epoch: Epoch) {

@@ -17,6 +17,7 @@ use crate::operator::{Effect, ReadOrder, SourceControl, TaskError};
 use crate::plan::{AttemptSpec, Plan};
 use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 use crate::source::{Fetch, Fetching};
+use crate::state::FoldJob;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{CommitError, Identity, Restored, StartFrom};
 use crate::state::read::StateRows;
@@ -33,6 +34,8 @@ enum Actor {
     Delivery(usize),
     /// The thread that reads rows.
     Rows(usize),
+    /// The thread that folds the log.
+    Fold,
     /// A message of this sender to the job.
     Message(Sender),
     /// Time passes.
@@ -82,6 +85,7 @@ pub(super) struct Life<'a> {
     /// Questions of tasks for rows.
     reads: Vec<(Attempt, ReadOrder)>,
     share: StoreShare,
+    fold: Option<Box<FoldJob>>,
     /// Messages to the job, in order per sender.
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
@@ -138,6 +142,7 @@ impl<'a> Life<'a> {
             tasks: Vec::new(),
             readers: Vec::new(),
             reads: Vec::new(),
+            fold: None,
             mail: BTreeMap::new(),
             timers: BTreeSet::new(),
             over: None,
@@ -174,6 +179,7 @@ impl<'a> Life<'a> {
                 Actor::Committer => self.step_committer()?,
                 Actor::Delivery(index) => self.step_delivery(index)?,
                 Actor::Rows(index) => self.step_rows(index),
+                Actor::Fold => self.step_fold(),
                 Actor::Message(sender) => self.deliver(sender)?,
                 Actor::Time => self.pass_time()?,
             }
@@ -201,6 +207,7 @@ impl<'a> Life<'a> {
             Actor::Message(_) => (5, self.machine.in_flight() as u64),
             Actor::Time => (6, 0),
             Actor::Rows(index) => (7, index as u64),
+            Actor::Fold => (8, 0),
         };
         let now = self.world.clock.now().as_micros().unsigned_abs();
         for word in [kind, index, now] {
@@ -228,6 +235,7 @@ impl<'a> Life<'a> {
             }
         }
         actors.extend((0..self.reads.len()).map(Actor::Rows));
+        actors.extend(self.fold.iter().map(|_| Actor::Fold));
         let due = self.committer.has_orders() || self.committer_at.is_some_and(|at| at <= now);
         if due && self.slow_until <= now {
             actors.push(Actor::Committer);
@@ -396,6 +404,12 @@ impl<'a> Life<'a> {
         }
     }
 
+    fn step_fold(&mut self) {
+        if let Some(job) = self.fold.take() {
+            self.committer.order(CommitterOrder::Folded(job.run()));
+        }
+    }
+
     fn step_committer(&mut self) -> Result<(), Halt> {
         let now = self.world.clock.now();
         self.committer_at = Some(now);
@@ -408,6 +422,7 @@ impl<'a> Life<'a> {
                 }
                 self.mail.entry(Sender::Committer).or_default().push_back(JobEvent::Committer(*answer));
             }
+            CommitterStep::Fold(job) => self.fold = Some(job),
             CommitterStep::Worked => {}
             CommitterStep::Idle(at) => self.committer_at = at,
         }
