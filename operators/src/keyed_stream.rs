@@ -55,7 +55,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     /// Takes the stream apart: the records, their key, and the wire that exchanges them by it.
     pub(crate) fn into_parts(self) -> (Stream<T>, KeySelector<K, T>, WireOf<T>) {
         let hash = self.hash;
-        let routing = move || Routing::Hash { hash: Arc::clone(&hash), groups: KeyGroups::default() };
+        let routing = move |groups: KeyGroups| Routing::Hash { hash: Arc::clone(&hash), groups };
         (self.stream, self.selector, WireOf::new(routing))
     }
 }

@@ -21,7 +21,6 @@ use crate::channel::queue;
 use crate::fault::SharedFaults;
 use crate::job::{Committer, Ended, JobError, OpenStore};
 use crate::plan::Plan;
-use crate::state::key_group::KeyGroups;
 use crate::state::log::Identity;
 use crate::time::SharedClock;
 
@@ -120,14 +119,14 @@ fn job_actor(
     let context = Context::<JobActor>::new();
     let job = context.address();
     let identity =
-        Identity { pipeline: plan.name().to_owned(), shard: config.shard, key_groups: KeyGroups::DEFAULT_COUNT.get() };
+        Identity { pipeline: plan.name().to_owned(), shard: config.shard, key_groups: config.key_groups.count() };
     let declarations = plan.declarations();
     let (start_from, limits) = (config.start_from, config.log);
     let committer = Committer::new(identity, start_from, limits, declarations, open, Arc::clone(&faults));
     let share = committer.share();
-    // A task asks for rows once per stateful operator at a time.
+    // A task asks for rows once per stateful operator at a time, and once more ahead of need.
     let questions =
-        plan.tasks().iter().map(|task| task.vertices.len()).sum::<usize>() * usize::from(plan.parallelism());
+        2 * plan.tasks().iter().map(|task| task.vertices.len()).sum::<usize>() * usize::from(plan.parallelism());
     let (reads, for_reads) = queue(questions.max(1));
     let rows = share.clone();
     threads.spawn(format!("millstream-state-{}", plan.name()), move || blocking::read_rows(&for_reads, &rows))?;

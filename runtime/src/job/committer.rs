@@ -140,6 +140,9 @@ pub struct Committer {
     fold: bool,
     /// After a fold that failed for want of room.
     fold_after: Timestamp,
+    /// When a store that could not be opened anew is tried again. Tasks may wait for its rows, and no commit comes before
+    /// they have them.
+    reopen_at: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Committer {
@@ -176,6 +179,7 @@ impl Committer {
             retry: None,
             fold: false,
             fold_after: Timestamp::MIN,
+            reopen_at: None,
         }
     }
 
@@ -202,13 +206,16 @@ impl Committer {
         if self.retry.is_some() {
             return self.step_waiting(now);
         }
+        if self.reopen_at.is_some_and(|at| now >= at) {
+            return self.open_again(now);
+        }
         if self.fold && self.orders.is_empty() && now >= self.fold_after {
             self.fold = false;
             if let Some(job) = self.log.as_mut().and_then(CommitLog::fold_job) {
                 return Ok(CommitterStep::Fold(Box::new(job)));
             }
         }
-        let Some(order) = self.next_order() else { return Ok(CommitterStep::Idle(None)) };
+        let Some(order) = self.next_order() else { return Ok(CommitterStep::Idle(self.reopen_at)) };
         match order {
             CommitterOrder::Begin => self.begin(),
             CommitterOrder::Commit { attempt, bundles } if attempt < self.fenced => {
@@ -444,12 +451,33 @@ impl Committer {
             }
             Err(found) => match crash(&found) {
                 Some(crashed) => Err(crashed),
-                // The next commit tries to open it again.
-                None if found.is_retryable() => Ok(CommitterStep::Worked),
+                None if found.is_retryable() => {
+                    self.reopen_at = Some(now.saturating_add(RETRY));
+                    Ok(CommitterStep::Worked)
+                }
                 None => {
                     let attempt = self.fenced;
                     Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into())
                 }
+            },
+        }
+    }
+
+    /// Tries to open a store that was given up and that nothing waits to be written to.
+    fn open_again(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
+        self.reopen_at = None;
+        if self.log.as_ref().is_none_or(|log| !log.is_closed()) {
+            return Ok(CommitterStep::Worked);
+        }
+        match self.reopened() {
+            Ok(_) => Ok(CommitterStep::Worked),
+            Err(found) => match crash(&found) {
+                Some(crashed) => Err(crashed),
+                None if found.is_retryable() => {
+                    self.reopen_at = Some(now.saturating_add(RETRY));
+                    Ok(CommitterStep::Worked)
+                }
+                None => Ok(CommitterAnswer::Refused(Arc::new(found)).into()),
             },
         }
     }

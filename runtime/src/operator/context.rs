@@ -1,6 +1,6 @@
 //! What the nodes of one task share: time, the epoch, and the part of each epoch that is being put together.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use crate::operator::ReadOrder;
 use crate::operator::read::Waiting;
 use crate::state::key_group::KeyGroups;
 use crate::state::read::StateRead;
+use crate::state::store::StoreShare;
+use crate::state::{MemoryBudget, TableSetup};
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -208,6 +210,29 @@ pub struct OpenContext {
     pub groups: Range<u16>,
     /// The key groups of the pipeline.
     pub key_groups: KeyGroups,
-    /// Restored state of this operator: chunks of [`crate::state::entry`], later entries win; of all key groups.
+    /// Restored state of this operator that is not in the rows: chunks of [`crate::state::entry`], later entries win; of all
+    /// key groups.
     pub state: Option<Arc<Vec<Vec<u8>>>>,
+    /// The numbers of its states that have rows.
+    pub folded: BTreeSet<u16>,
+    /// The memory that the states of the job may take.
+    pub memory: MemoryBudget,
+    /// The way to the rows.
+    pub share: StoreShare,
+}
+
+impl OpenContext {
+    /// What a table of the operator's state with this number is made from.
+    pub fn table(&self, state: u16) -> TableSetup {
+        TableSetup {
+            operator: self.operator,
+            state,
+            key_groups: self.key_groups,
+            groups: self.groups.clone(),
+            restored: self.restored,
+            share: self.share.clone(),
+            has_rows: self.folded.contains(&state),
+            memory: self.memory.clone(),
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Runs one operator: pulls its results, fills frames, minds marks.
 
+use std::sync::Arc;
+
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
 use crate::operator::read::Waiting;
@@ -131,6 +133,8 @@ pub struct Driver<O: Operator> {
     /// The mark is one of time, and the operator is not through with it.
     firing: bool,
     waiting: Option<Waiting>,
+    /// Rows that nobody needs yet.
+    ahead_of_need: Option<Waiting>,
     grammar: Grammar,
     next: Box<dyn Node<O::Out>>,
 }
@@ -153,6 +157,7 @@ impl<O: Operator> Driver<O> {
             mark: None,
             firing: false,
             waiting: None,
+            ahead_of_need: None,
             grammar: Grammar::default(),
             next,
         }
@@ -229,6 +234,24 @@ impl<O: Operator> Driver<O> {
         Ok(())
     }
 
+    /// Between frames: takes in rows that were read ahead, lets go what is too much, and reads ahead where there is room.
+    fn rest(&mut self, context: &mut TaskContext) -> Result<(), TaskError> {
+        let Some(state) = self.operator.state() else { return Ok(()) };
+        let rows = self.ahead_of_need.as_ref().and_then(|waiting| Some((Arc::clone(&waiting.read), waiting.take()?)));
+        if let Some((read, rows)) = rows {
+            self.ahead_of_need = None;
+            let taken = rows.map_err(BoxError::from).and_then(|rows| Ok(state.loaded_ahead(&read, rows)?));
+            taken.map_err(|source| TaskError::Read { operator: self.name.clone(), epoch: context.epoch(), source })?;
+        }
+        state.rest();
+        if self.ahead_of_need.is_none()
+            && let Some(read) = state.take_read_ahead()
+        {
+            self.ahead_of_need = Some(context.read(read));
+        }
+        Ok(())
+    }
+
     /// Takes in rows that were asked for; says whether nothing is missing any more.
     fn has_state(&mut self, context: &TaskContext) -> Result<bool, TaskError> {
         let Some(waiting) = &self.waiting else { return Ok(true) };
@@ -260,9 +283,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
             let checked = self.grammar.check(&frame);
             checked.map_err(|source| TaskError::Illegal { operator: self.name.clone(), source })?;
         }
-        if let Some(state) = self.operator.state() {
-            state.rest();
-        }
+        self.rest(context)?;
         match frame.into_records() {
             Ok(records) => {
                 self.out.reserve(records.len());
@@ -288,6 +309,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
     }
 
     fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.rest(context)?;
         self.next.flush(context)
     }
 

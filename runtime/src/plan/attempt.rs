@@ -10,6 +10,7 @@ use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
 use crate::operator::{AnyNode, Head, OpenContext, SourceControl, TaskContext, TaskControl, TaskError};
 use crate::plan::{Plan, TaskPlan, fuse};
 use crate::source::{Fetching, SplitStart};
+use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::Restored;
 use crate::state::store::StoreShare;
@@ -36,6 +37,8 @@ pub struct AttemptSpec {
     pub key_groups: KeyGroups,
     /// The way to the rows.
     pub share: StoreShare,
+    /// The memory that its states may take.
+    pub memory: MemoryBudget,
 }
 
 /// All pieces of an attempt.
@@ -253,6 +256,9 @@ impl TaskSeed {
             groups: spec.key_groups.range(self.subtask.index, self.plan.parallelism),
             key_groups: spec.key_groups,
             state: spec.restored.state.get(&operator).cloned(),
+            share: spec.share.clone(),
+            folded: spec.restored.folded.iter().filter(|(of, _)| *of == operator).map(|(_, state)| *state).collect(),
+            memory: spec.memory.clone(),
         }
     }
 
@@ -280,7 +286,7 @@ impl TaskSeed {
             }
             let links = self.outputs.remove(&index).unwrap_or_default();
             let forward = edge.exchange == Exchange::Forward;
-            branches.push(edge.wire.output(forward, links).ok_or_else(|| self.broken())?);
+            branches.push(edge.wire.output(forward, links, self.spec.key_groups).ok_or_else(|| self.broken())?);
         }
         if branches.len() == 1
             && let Some(only) = branches.pop()

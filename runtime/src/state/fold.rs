@@ -193,7 +193,15 @@ mod tests {
                     Ok::<(), ()>(())
                 }
             });
-            entry::append(&mut out, *state, 7, |out| out.extend_from_slice(key), element, value).unwrap();
+            entry::append(
+                &mut out,
+                *state,
+                7,
+                |out| out.extend_from_slice(key),
+                |out| out.extend_from_slice(element),
+                value,
+            )
+            .unwrap();
         }
         out
     }

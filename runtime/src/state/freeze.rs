@@ -21,6 +21,9 @@ pub trait Snapshot {
     /// # Errors
     /// [`CodecError`] when a value's `Serialize` fails.
     fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError>;
+
+    /// How many entries are left in frozen epochs.
+    fn left(&self) -> usize;
 }
 
 /// The state of one operator in one subtask, as its task drives it.
@@ -39,6 +42,21 @@ pub trait OperatorState: Snapshot {
     /// # Errors
     /// [`LoadError`] when a row is not what this state writes.
     fn loaded(&mut self, read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let _ = (read, rows);
+        Ok(())
+    }
+
+    /// Takes a question for rows that nobody needs yet, if there is room for them: memory fills up in the background. At most
+    /// one is under way.
+    fn take_read_ahead(&mut self) -> Option<StateRead> {
+        None
+    }
+
+    /// Takes in rows of [`OperatorState::take_read_ahead`]. May come in the middle of a frame.
+    ///
+    /// # Errors
+    /// As [`OperatorState::loaded`].
+    fn loaded_ahead(&mut self, read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
         let _ = (read, rows);
         Ok(())
     }
@@ -150,6 +168,11 @@ impl DeltaBuilder {
             self.entries += 1;
         }
         Ok(())
+    }
+
+    /// Bytes that are encoded.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum()
     }
 
     pub(crate) fn finish(mut self) -> Delta {

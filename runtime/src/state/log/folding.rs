@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{CommitError, CommitLog, FoldError, Ingested, WriteFailed, keys};
+use crate::canary::{self, Canary};
 use crate::checkpoint::{EpochBundle, FoldedState, Manifest};
 use crate::fault::CrashPoint;
 use crate::state::fold::{FoldJob, Folded, FoldedRun};
@@ -13,12 +14,9 @@ impl CommitLog {
     /// Returns the fold of the whole log, if it has reached a limit or somebody waits for it, and no fold is on its way.
     pub fn fold_job(&mut self) -> Option<FoldJob> {
         let full = self.log.len() as u64 >= self.limits.fold_epochs || self.log_bytes() >= self.limits.fold_bytes;
-        if !(full || self.share.is_fold_wanted())
-            || self.log.is_empty()
-            || self.folding
-            || self.ingested.is_some()
-            || self.is_closed()
-        {
+        let wanted = full || self.share.is_fold_wanted();
+        let busy = (self.folding && !canary::planted(Canary::StaleFold)) || self.ingested.is_some();
+        if !wanted || busy || self.log.is_empty() || self.is_closed() {
             return None;
         }
         self.folding = true;
@@ -48,10 +46,18 @@ impl CommitLog {
         }
         self.folding = false;
         let Some(store) = &mut self.store else { return Ok(None) };
+        let stale = run.through <= self.durable.folded_through || self.ingested.is_some();
+        if stale && !canary::planted(Canary::StaleFold) {
+            // Its rows are older than those that are there.
+            return Ok(None);
+        }
         if let Err(error) = store.ingest(run.run) {
             return Err(self.failed(WriteFailed::Store(error), Vec::new()));
         }
         self.faults.pass(CrashPoint::FoldIngested)?;
+        if stale {
+            return Ok(None);
+        }
         let folded = Folded { through: run.through, epochs: run.epochs as u64, rows: run.rows };
         self.ingested = Some(Ingested { through: run.through, states: run.states, records: run.epochs });
         tracing::debug!(

@@ -1,6 +1,6 @@
-//! Reads a whole store back: what an attempt starts from.
+//! Reads back what an attempt starts from: the whole log, never the rows. So it takes no longer for a larger state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -23,15 +23,17 @@ pub struct Restored {
     pub closing: Option<Closing>,
     /// Where every split stands.
     pub positions: Vec<SplitPosition>,
-    /// Chunks of state entries per operator: rows first, then the log's epochs in order. Of several entries with one key
-    /// the last wins, tombstones included.
+    /// Chunks of state entries per operator, of the log's epochs in order: what the rows do not know of. Of several entries
+    /// with one key the last wins, tombstones included.
     pub state: BTreeMap<OperatorId, Arc<Vec<Vec<u8>>>>,
+    /// The states that have rows, which are read when they are needed.
+    pub folded: BTreeSet<(OperatorId, u16)>,
     /// Output per sink that is committed and not known to be delivered, by epoch.
     pub outbox: BTreeMap<OperatorId, Vec<Rows>>,
 }
 
 impl CommitLog {
-    /// Reads back what was committed and verifies the checksum of every chunk.
+    /// Reads back what was committed and is not in the rows, and verifies the checksum of every chunk.
     ///
     /// # Errors
     /// [`RecoveryError::Damaged`] for what does not match the manifest, [`RecoveryError::Store`] for what cannot be read.
@@ -39,7 +41,7 @@ impl CommitLog {
         self.faults.pass(CrashPoint::RecoverBefore)?;
         let store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
         let read = || -> Result<_, ReadError> {
-            let mut state = rows(store)?;
+            let mut state: BTreeMap<OperatorId, Vec<Vec<u8>>> = BTreeMap::new();
             for record in &self.log {
                 for listed in &record.deltas {
                     state.entry(listed.operator).or_default().append(&mut read::delta(store, record.epoch, listed)?);
@@ -54,8 +56,18 @@ impl CommitLog {
             closing: self.durable.closing,
             positions: self.positions.values().map(|(position, _)| position.clone()).collect(),
             state: state.into_iter().map(|(operator, chunks)| (operator, Arc::new(chunks))).collect(),
+            folded: self.durable.folded.iter().map(|state| (state.operator, state.state)).collect(),
             outbox,
         })
+    }
+
+    /// Reads all rows as chunks of state entries per operator. For whoever looks at a store as a whole; a job never does.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Damaged`] for a row that none of ours is, [`RecoveryError::Store`] for what cannot be read.
+    pub fn rows(&self) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, RecoveryError> {
+        let store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
+        rows(store).map_err(|error| error.at(&self.identity))
     }
 
     fn outbox(&self, store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Rows>>, ReadError> {
@@ -77,7 +89,6 @@ impl CommitLog {
     }
 }
 
-/// Reads all rows as chunks of entries.
 fn rows(store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, ReadError> {
     let mut state: BTreeMap<OperatorId, Vec<Vec<u8>>> = BTreeMap::new();
     let mut damaged = false;
@@ -105,6 +116,6 @@ fn append(chunks: &mut Vec<Vec<u8>>, key: EntryKey<'_>, value: &[u8]) {
         out.extend_from_slice(value);
         Ok::<(), std::convert::Infallible>(())
     };
-    let Ok(()) =
-        entry::append(chunk, key.state, key.group, |out| out.extend_from_slice(key.key), key.element, Some(write));
+    let bytes_of = |bytes| move |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+    let Ok(()) = entry::append(chunk, key.state, key.group, bytes_of(key.key), bytes_of(key.element), Some(write));
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub use self::memory::Memory;
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::RocksDb;
-pub use self::share::StoreShare;
+pub use self::share::{StateCounters, StoreShare};
 use crate::error::BoxError;
 use crate::fault::Crashed;
 use crate::id::ShardId;
