@@ -216,6 +216,9 @@ impl JobActor {
         let Some(seeding) = &mut self.seeding else { return };
         seeding.begun = true;
         let attempt = seeding.attempt;
+        // Afresh for every attempt: what an abandoned loop of the one before still holds is not counted.
+        let memory = MemoryBudget::new(self.config.state_memory);
+        self.view.set_state(self.crew.share.clone(), memory.clone());
         let spec = AttemptSpec {
             attempt,
             shard: self.config.shard,
@@ -226,8 +229,7 @@ impl JobActor {
             epoch_interval: self.config.job.epoch_interval,
             key_groups: self.config.key_groups,
             share: self.crew.share.clone(),
-            // Afresh for every attempt: what an abandoned loop of the one before still holds is not counted.
-            memory: MemoryBudget::new(self.config.state_memory),
+            memory,
         };
         let (plan, job) = (self.plan.clone(), context.address());
         // Listing splits is user code, so not here; nothing else runs on the workers now.
