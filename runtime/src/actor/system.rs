@@ -16,7 +16,7 @@ use crate::actor::config::RuntimeConfig;
 use crate::actor::job::{Crew, JobActor};
 use crate::actor::link::{JobLink, Progress, View};
 use crate::actor::outlet::Outlet;
-use crate::actor::threads::{Threads, Worker};
+use crate::actor::threads::{Threads, Worker, yield_to_workers};
 use crate::channel::queue;
 use crate::fault::SharedFaults;
 use crate::job::{Committer, Ended, JobError, OpenStore};
@@ -132,9 +132,13 @@ fn job_actor(
     threads.spawn(format!("millstream-state-{}", plan.name()), move || blocking::read_rows(&for_reads, &rows))?;
     let (folds, for_folds) = queue(1);
     let back = committer_orders.downgrade();
-    threads.spawn(format!("millstream-fold-{}", plan.name()), move || blocking::fold(&for_folds, &back))?;
+    threads.spawn(format!("millstream-fold-{}", plan.name()), move || {
+        yield_to_workers();
+        blocking::fold(&for_folds, &back);
+    })?;
     let (address, at) = (job.clone(), clock.clone());
     threads.spawn(format!("millstream-commit-{}", plan.name()), move || {
+        yield_to_workers();
         blocking::commit(committer, &for_committer, &folds, &address, &at);
     })?;
     let told = Arc::new(plan.clone());
