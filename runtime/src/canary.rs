@@ -42,6 +42,10 @@ canaries! {
     LateEncode = "late-encode",
     /// A fold goes beyond the committed epoch.
     FoldBeyondCommitted = "fold-beyond-committed",
+    /// The restored watermark is forgotten.
+    WatermarkNotSaved = "watermark-not-saved",
+    /// A split's idle time counts while its reader is blocked by back pressure.
+    IdleWhileBackPressured = "idle-while-back-pressured",
     /// The outbox is delivered again without looking at the sink's token.
     TokenIgnored = "token-ignored",
 }

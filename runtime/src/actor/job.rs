@@ -218,6 +218,7 @@ impl JobActor {
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
             key_groups: KeyGroups::new(KeyGroups::DEFAULT_COUNT),
+            clock: self.clock.clone(),
         };
         let (plan, job) = (self.plan.clone(), context.address());
         // Listing splits is user code, so not here; nothing else runs on the workers now.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
+use crate::operator::{Splits, TaskControl};
 use crate::state::key_group::KeyGroups;
 use crate::time::{SharedClock, Timestamp};
 
@@ -39,13 +40,54 @@ pub struct TaskContext {
     clock: SharedClock,
     open: VecDeque<OpenPart>,
     effects: Vec<Effect>,
+    control: TaskControl,
+    splits: Option<Splits>,
 }
 
 impl TaskContext {
     /// Begins in the epoch after `restored`.
     pub fn new(attempt: Attempt, subtask: SubtaskId, restored: Epoch, clock: SharedClock) -> Self {
         let now = clock.now();
-        Self { attempt, subtask, epoch: restored.next(), now, clock, open: VecDeque::new(), effects: Vec::new() }
+        Self {
+            attempt,
+            subtask,
+            epoch: restored.next(),
+            now,
+            clock,
+            open: VecDeque::new(),
+            effects: Vec::new(),
+            control: TaskControl::default(),
+            splits: None,
+        }
+    }
+
+    /// Makes it that of a task with this control, where its counters are read.
+    #[must_use]
+    pub fn controlled_by(mut self, control: TaskControl) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// Makes it that of a task that reads splits of a source.
+    #[must_use]
+    pub fn reading(mut self, splits: Splits) -> Self {
+        self.splits = Some(splits);
+        self
+    }
+
+    /// The task's control.
+    pub const fn control(&self) -> &TaskControl {
+        &self.control
+    }
+
+    /// The splits that the task's source reads; nothing in a task that is fed by other tasks.
+    pub const fn splits(&self) -> Option<&Splits> {
+        self.splits.as_ref()
+    }
+
+    /// As [`TaskContext::splits`], to take note of something.
+    pub const fn splits_mut(&mut self) -> Option<&mut Splits> {
+        self.splits.as_mut()
     }
 
     /// The attempt this task belongs to.
@@ -158,6 +200,8 @@ pub struct OpenContext {
     pub subtask: SubtaskId,
     /// How many copies there are.
     pub parallelism: u16,
+    /// How many operators that assign event times stand before this one in its task. Saved watermarks are told apart by it.
+    pub event_time: usize,
     /// The attempt.
     pub attempt: Attempt,
     /// The epoch that state was restored from.

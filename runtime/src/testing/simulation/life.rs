@@ -502,6 +502,7 @@ impl<'a> Life<'a> {
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
             key_groups: KeyGroups::default(),
+            clock: Arc::new(self.world.clock.clone()),
         };
         let failed = |error: String| Halt::Failure(SimFailure::Failed { error });
         let seed = self.plan.seed(spec).map_err(|error| failed(error.to_string()))?;
