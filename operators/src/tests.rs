@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millstream_runtime::graph::BuildError;
 use millstream_runtime::testing::{
-    HarnessFailure, ObserveOf, Observed, ScriptSink, ScriptSource, Step, check, check_steps,
+    HarnessFailure, ObserveOf, Observed, ScriptSink, ScriptSource, Step, check, check_at, check_steps,
 };
 use millstream_runtime::time::Timestamp;
 
@@ -147,6 +147,15 @@ fn what_is_within_the_disorder_is_never_late_and_one_absurd_time_makes_nothing_l
     let late = check(0..200u64, |source: ScriptSource<u64>, sink: ScriptSink<bool>| {
         let pipeline = Pipeline::new("test");
         let timed = pipeline.source("in", source).event_time(time, Duration::from_millis(20));
+        let observed = timed.apply(None, ObserveOf::<u64>::default());
+        observed.map(|observed: Observed<u64>| observed.is_late()).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(late.unwrap(), vec![false; 200]);
+    // The same by the times that the records bring along.
+    let late = check_at((0..200u64).map(|n| (n, time(&n))), |source: ScriptSource<u64>, sink: ScriptSink<bool>| {
+        let pipeline = Pipeline::new("test");
+        let timed = pipeline.source("in", source).watermark_by(WatermarkStrategy::bounded(Duration::from_millis(20)));
         let observed = timed.apply(None, ObserveOf::<u64>::default());
         observed.map(|observed: Observed<u64>| observed.is_late()).sink("out", sink);
         pipeline.into()

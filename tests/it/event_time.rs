@@ -1,8 +1,12 @@
-//! Watermarks of running jobs: who holds them back, and for how long.
+//! Watermarks of running jobs: who holds them back, for how long, and what ends with them.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream::prelude::*;
+use millstream::runtime::channel::Frame;
+use millstream::runtime::graph::OperatorVertex;
+use millstream::runtime::operator::{AnyNode, Flow, Node, OpenContext, TaskContext, TaskError};
 use millstream::runtime::testing::{ObserveOf, Observed};
 
 /// A number is its own time in milliseconds.
@@ -66,4 +70,71 @@ fn an_absurd_time_is_counted_and_does_not_pull() {
     assert!(matches!(job.join(), Ok(Ended::Finished { .. })));
     assert_eq!(late.snapshot(), []);
     assert_eq!(job.subtasks().iter().map(|subtask| subtask.refused_pulls).sum::<u64>(), 1);
+}
+
+/// Notes the marks that pass.
+#[derive(Clone, Default)]
+struct Marks(Arc<Mutex<Vec<String>>>);
+
+impl OperatorVertex for Marks {
+    fn label(&self) -> &str {
+        "marks"
+    }
+
+    fn states(&self) -> Vec<(String, u32)> {
+        Vec::new()
+    }
+
+    fn build(&self, _open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {
+        let node: Box<dyn Node<u64>> = Box::new(Noting(self.clone(), *next.downcast().unwrap()));
+        Ok(Box::new(node))
+    }
+}
+
+struct Noting(Marks, Box<dyn Node<u64>>);
+
+impl Node<u64> for Noting {
+    fn offer(&mut self, frame: Frame<u64>, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        let note = match &frame {
+            Frame::Watermark(Timestamp::MAX) => Some("final"),
+            Frame::Barrier(_) => Some("barrier"),
+            Frame::End => Some("end"),
+            _ => None,
+        };
+        self.0.0.lock().unwrap().extend(note.map(str::to_owned));
+        self.1.offer(frame, context)
+    }
+
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.1.resume(context)
+    }
+
+    fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.1.flush(context)
+    }
+}
+
+/// Runs a feed behind an exchange, ends the job, and returns the marks from the final watermark on, or the last one.
+fn marks_at_the_end(name: &str, end: impl FnOnce(JobHandle) -> Result<Ended, JobError>) -> Vec<String> {
+    let (feed, numbers) = feed::<u64>(10);
+    let marks = Marks::default();
+    let pipeline = Pipeline::new(name).parallelism(1).epoch_interval(Duration::from_millis(10));
+    let timed = pipeline.source("numbers", numbers).event_time(time, Duration::ZERO).rebalance();
+    timed.apply::<u64>(None, marks.clone()).sink("out", Blackhole::new());
+    let runtime = Runtime::builder().workers(1).build().unwrap();
+    let job = runtime.start(pipeline).unwrap();
+    feed.send_durable(5).unwrap().wait().unwrap();
+    end(job).unwrap();
+    let marks = marks.0.lock().unwrap();
+    let open = marks.iter().rposition(|mark| mark == "final").unwrap_or(marks.len() - 1);
+    marks[open..].to_vec()
+}
+
+#[test]
+fn drain_sends_the_final_watermark_in_front_of_the_last_barrier_and_stop_sends_none() {
+    let within = Duration::from_secs(10);
+    let drained = marks_at_the_end("drained", |job| job.drain_blocking(within));
+    assert_eq!(drained, ["final", "barrier", "end"]);
+    let stopped = marks_at_the_end("stopped", |job| job.stop_blocking(within));
+    assert_eq!(stopped, ["barrier"]);
 }

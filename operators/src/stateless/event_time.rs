@@ -61,7 +61,15 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     where
         F: Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,
     {
-        let vertex = EventTimeOf::new(time, strategy);
+        let vertex = EventTimeOf::new(move |value: &T, _| time(value), strategy);
+        self.erase().then(None, VertexKind::Operator(Arc::new(vertex)), Location::caller())
+    }
+
+    /// Gives the stream a watermark by a strategy, where the records bring their event time along: a feed's `send_at`, a
+    /// source that knows it. Otherwise as [`Stream::event_time_by`].
+    #[track_caller]
+    pub fn watermark_by(self, strategy: WatermarkStrategy<T>) -> Stream<T> {
+        let vertex = EventTimeOf::new(|_: &T, time| time, strategy);
         self.erase().then(None, VertexKind::Operator(Arc::new(vertex)), Location::caller())
     }
 }

@@ -21,7 +21,7 @@ impl<T, F> fmt::Debug for EventTimeOf<T, F> {
 }
 
 impl<T, F> EventTimeOf<T, F> {
-    /// Makes a vertex; `time` gives a record's event time, [`Timestamp::MIN`] for none.
+    /// Makes a vertex; `time` gives a record's event time from the record and the time it came with, [`Timestamp::MIN`] for none.
     pub const fn new(time: F, strategy: WatermarkStrategy<T>) -> Self {
         Self { time, strategy }
     }
@@ -29,7 +29,7 @@ impl<T, F> EventTimeOf<T, F> {
 
 impl<T: 'static, F> OperatorVertex for EventTimeOf<T, F>
 where
-    F: Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,
+    F: Fn(&T, Timestamp) -> Timestamp + Clone + Send + Sync + 'static,
 {
     fn label(&self) -> &str {
         "event_time"

@@ -94,8 +94,9 @@ impl Inputs {
     }
 }
 
-impl<T, F: Fn(&T) -> Timestamp> EventTime<T, F> {
-    /// Puts it in front of its successor. `time` gives a record's event time, [`Timestamp::MIN`] for none.
+impl<T, F: Fn(&T, Timestamp) -> Timestamp> EventTime<T, F> {
+    /// Puts it in front of its successor. `time` gives a record's event time from the record and the time it came with;
+    /// [`Timestamp::MIN`] for none.
     pub fn new(open: &OpenContext, time: F, strategy: WatermarkStrategy<T>, next: Box<dyn Node<T>>) -> Self {
         Self {
             name: open.name.clone(),
@@ -123,7 +124,7 @@ impl<T, F: Fn(&T) -> Timestamp> EventTime<T, F> {
             let input = inputs.input_of(hash);
             let mut highest = Timestamp::MIN;
             for record in run {
-                record.time = (self.time)(&record.value);
+                record.time = (self.time)(&record.value, record.time);
                 highest = highest.max(pull.of(&record.value, record.time));
             }
             inputs.coalescer.note_watermark(input, pull.watermark(highest));
@@ -185,7 +186,7 @@ impl<T, F: Fn(&T) -> Timestamp> EventTime<T, F> {
     }
 }
 
-impl<T, F: Fn(&T) -> Timestamp> Node<T> for EventTime<T, F> {
+impl<T, F: Fn(&T, Timestamp) -> Timestamp> Node<T> for EventTime<T, F> {
     fn offer(&mut self, frame: Frame<T>, context: &mut TaskContext) -> Result<Flow, TaskError> {
         if cfg!(debug_assertions) {
             let checked = self.grammar.check(&frame);

@@ -17,8 +17,11 @@ const MICRO: Duration = Duration::from_micros(1);
 ///
 /// Records with the time [`Timestamp::MIN`] have no event time: they never pull.
 ///
-/// **After a restart** a split goes on with the watermark that was saved with its position, never with a lower one. Which splits
-/// were idle is not saved: all count as active until they have been idle again.
+/// **Splits that are not opened yet** count as active and without a watermark: what they hold may have any time. A directory of
+/// more files than are read at once has no watermark before the last of them is opened.
+///
+/// **After a restart** a split goes on with the watermark that was saved with its position, never with a lower one, even if the
+/// strategy has changed. Which splits were idle is not saved: all count as active until they have been idle again.
 #[must_use]
 pub struct WatermarkStrategy<T> {
     generate: Generate<T>,

@@ -50,7 +50,7 @@ fn bench(strategy: WatermarkStrategy<i64>, splits: Option<Splits>, narrow: bool)
     };
     let out = Out::default();
     let end = End { out: Rc::clone(&out), narrow };
-    let node = EventTime::new(&open, |millis: &i64| Timestamp::from_millis(*millis), strategy, Box::new(end));
+    let node = EventTime::new(&open, |millis: &i64, _| Timestamp::from_millis(*millis), strategy, Box::new(end));
     let context = TaskContext::new(Attempt::new(1), SubtaskId::default(), Epoch::GENESIS, Arc::new(SystemClock::new()));
     let context = match splits {
         Some(splits) => context.reading(splits),
