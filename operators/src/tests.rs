@@ -137,6 +137,27 @@ fn a_branch_without_event_time_holds_no_watermark_back() {
 }
 
 #[test]
+fn two_event_times_in_one_task_keep_their_watermarks_apart_over_every_restart() {
+    let script = [Step::Watermark(at(7)), Step::Record(1, at(9)), Step::Watermark(at(8)), Step::Record(2, at(9))];
+    let out = check_steps(script, |source: ScriptSource<Step<u64>>, sink: ScriptSink<(i64, i64)>| {
+        let pipeline = Pipeline::new("test");
+        let millis = |watermark: Option<Timestamp>| watermark.map_or(0, |watermark| watermark.as_micros() / 1_000);
+        let first = pipeline.source("in", source).event_time_by(Step::time, Step::strategy());
+        let first = first.apply::<Observed<Step<u64>>>(None, ObserveOf::<Step<u64>>::default());
+        let earlier = |observed: &Observed<Step<u64>>| match observed.value {
+            Step::Watermark(time) => Some(time.saturating_sub(Duration::from_millis(5))),
+            Step::Record(..) => None,
+        };
+        let second = first.watermark_by(WatermarkStrategy::punctuated(earlier));
+        let second = second.apply::<Observed<Observed<Step<u64>>>>(None, ObserveOf::<Observed<Step<u64>>>::default());
+        let both = second.filter(|observed| matches!(observed.value.value, Step::Record(..)));
+        both.map(move |observed| (millis(observed.value.watermark), millis(observed.watermark))).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(out.unwrap(), [(7, 2), (8, 3)]);
+}
+
+#[test]
 fn what_is_within_the_disorder_is_never_late_and_one_absurd_time_makes_nothing_late() {
     // Three steps forward, one back by as much as is allowed, and once the end of time.
     let time = |n: &u64| match *n as i64 {
