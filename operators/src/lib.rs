@@ -14,6 +14,8 @@ pub mod prelude;
 mod stateless;
 mod stream;
 
+pub use millstream_runtime::watermark::WatermarkStrategy;
+
 pub use self::keyed_stream::KeyedStream;
 pub use self::pipeline::Pipeline;
 pub use self::stateless::{Chain, Erased, Filter, FlatMap, FlatMapInto, Inspect, Map, Pull, TryMap};

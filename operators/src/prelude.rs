@@ -1,3 +1,3 @@
 //! Everything that a pipeline's description needs.
 
-pub use crate::{KeyedStream, Pipeline, Stream};
+pub use crate::{KeyedStream, Pipeline, Stream, WatermarkStrategy};

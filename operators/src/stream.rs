@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::Arc;
 
-use millstream_runtime::graph::{BuildError, Exchange, OperatorOf, SinkOf, TeeFn, VertexId, VertexKind, WireOf};
+use millstream_runtime::graph::{
+    BuildError, Exchange, OperatorOf, OperatorVertex, SinkOf, TeeFn, VertexId, VertexKind, WireOf,
+};
 use millstream_runtime::operator::{AnyNode, Node, OpenContext, Tee};
 use millstream_runtime::sink::IntoSink;
 
@@ -52,6 +54,14 @@ impl<T: Send + 'static> Stream<T> {
     pub fn rebalance(mut self) -> Self {
         self.exchange = Exchange::Rebalance;
         self
+    }
+
+    /// Puts an operator of your own behind this stream, one that is written against the runtime: records go in as `T` and come
+    /// out as `U`. What the vertex builds must be of these types, or the job does not start. Its state, if it has any, is kept
+    /// under `name`.
+    #[track_caller]
+    pub fn apply<U: Send + 'static>(self, name: Option<&str>, vertex: impl OperatorVertex + 'static) -> Stream<U> {
+        self.then(name, VertexKind::Operator(Arc::new(vertex)), Location::caller())
     }
 
     /// Connects this stream to a vertex that is there.

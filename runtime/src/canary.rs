@@ -54,6 +54,10 @@ canaries! {
     StaleWarmUp = "stale-warm-up",
     /// A key group counts as complete although one of its keys was evicted while it was scanned.
     CompleteDespiteEviction = "complete-despite-eviction",
+    /// The restored watermark is forgotten.
+    WatermarkNotSaved = "watermark-not-saved",
+    /// A split's idle time counts while its reader is blocked by back pressure.
+    IdleWhileBackPressured = "idle-while-back-pressured",
     /// The outbox is delivered again without looking at the sink's token.
     TokenIgnored = "token-ignored",
 }

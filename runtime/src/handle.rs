@@ -31,12 +31,21 @@ pub struct SubtaskStatus {
     pub records_in: u64,
     /// Whether it waits for room in an output.
     pub blocked: bool,
+    /// Records whose event time was too far ahead of the clock to pull the watermark, since the attempt began. They went on
+    /// with their time; see `WatermarkStrategy::max_ahead`.
+    pub refused_pulls: u64,
 }
 
 impl From<SubtaskView> for SubtaskStatus {
     fn from(view: SubtaskView) -> Self {
         let SubtaskView { subtask, task, control } = view;
-        Self { subtask, task, records_in: control.records_in(), blocked: control.is_blocked() }
+        Self {
+            subtask,
+            task,
+            records_in: control.records_in(),
+            blocked: control.is_blocked(),
+            refused_pulls: control.refused_pulls(),
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::channel::{QueueReceiver, queue};
 use crate::error::BoxError;
-use crate::graph::AnySend;
+use crate::graph::{AnySend, EventTimeDecl};
 use crate::operator::{AnyNode, Driver, Head, Node, OpenContext, Operator, SourceControl, TaskControl, TaskError};
 use crate::position::{Position, SplitId};
 use crate::sink::{DirectSink, OutboxSink, SinkContext, SinkSpec, TokenSinkFactory};
-use crate::source::{Fetched, Fetcher, Fetching, Source, SourceHead, SplitStart};
+use crate::source::{Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceHead, SplitStart};
 
 /// Joins several branches that read the same vertex.
 pub type TeeFn = Arc<dyn Fn(Vec<AnyNode>) -> Option<AnyNode> + Send + Sync>;
@@ -66,7 +66,12 @@ pub trait SourceVertex: Send + Sync {
     fn splits(&self) -> Result<Vec<SplitId>, BoxError>;
 
     /// Makes the readers of one subtask and the end of the queue that its task reads. `queued` batches fit in between.
-    fn fetcher(&self, splits: Vec<SplitStart>, queued: usize, task: &TaskControl) -> (Box<dyn Fetching>, AnySend);
+    fn fetcher(
+        &self,
+        splits: (Vec<SplitStart>, IdleWatch),
+        queued: usize,
+        task: &TaskControl,
+    ) -> (Box<dyn Fetching>, AnySend);
 
     /// Makes the head of one subtask.
     ///
@@ -75,7 +80,7 @@ pub trait SourceVertex: Send + Sync {
     fn head(
         &self,
         open: &OpenContext,
-        splits: Vec<SplitStart>,
+        splits: (Vec<SplitStart>, Idleness),
         fetched: AnySend,
         chain: AnyNode,
         control: (TaskControl, SourceControl),
@@ -101,16 +106,21 @@ impl<S: Source> SourceVertex for SourceOf<S> {
         self.0.splits()
     }
 
-    fn fetcher(&self, splits: Vec<SplitStart>, queued: usize, task: &TaskControl) -> (Box<dyn Fetching>, AnySend) {
+    fn fetcher(
+        &self,
+        (splits, idle): (Vec<SplitStart>, IdleWatch),
+        queued: usize,
+        task: &TaskControl,
+    ) -> (Box<dyn Fetching>, AnySend) {
         let (sender, receiver) = queue::<Fetched<S::Out>>(queued);
         let source: Arc<dyn Source<Out = S::Out>> = Arc::clone(&self.0) as _;
-        (Box::new(Fetcher::new(source, splits, sender, task.bell.clone())), Box::new(receiver))
+        (Box::new(Fetcher::new(source, splits, sender, task.bell.clone(), idle)), Box::new(receiver))
     }
 
     fn head(
         &self,
         open: &OpenContext,
-        splits: Vec<SplitStart>,
+        splits: (Vec<SplitStart>, Idleness),
         fetched: AnySend,
         chain: AnyNode,
         (control, source): (TaskControl, SourceControl),
@@ -134,6 +144,11 @@ pub trait OperatorVertex: Send + Sync {
 
     /// Name and version of each state it keeps; none for a stateless one.
     fn states(&self) -> Vec<(String, u32)>;
+
+    /// What it declares about event time; nothing if it assigns none.
+    fn event_time(&self) -> Option<EventTimeDecl> {
+        None
+    }
 
     /// Builds one subtask's operator in front of `next`.
     ///
