@@ -58,6 +58,10 @@ canaries! {
     WatermarkNotSaved = "watermark-not-saved",
     /// A split's idle time counts while its reader is blocked by back pressure.
     IdleWhileBackPressured = "idle-while-back-pressured",
+    /// After a change of parallelism, keys are looked for in the key group of another hash.
+    OtherKeyGroup = "other-key-group",
+    /// A record that is skipped leaves the output that it had before it failed.
+    SkippedLeavesOutput = "skipped-leaves-output",
     /// The outbox is delivered again without looking at the sink's token.
     TokenIgnored = "token-ignored",
 }
