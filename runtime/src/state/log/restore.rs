@@ -49,7 +49,7 @@ impl CommitLog {
             }
             Ok((state, self.outbox(store)?))
         };
-        let (state, outbox) = read().map_err(|error| error.at(&self.identity))?;
+        let (state, outbox) = read().map_err(|error| error.at(&self.identity, store.place()))?;
         self.faults.pass(CrashPoint::RecoverAfter)?;
         Ok(Restored {
             epoch: self.durable.epoch,
