@@ -9,9 +9,13 @@
 
 mod architecture;
 mod canaries;
+#[cfg(feature = "rocksdb")]
+mod damage;
 mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
 mod retail;
 mod simulation;
+#[cfg(feature = "rocksdb")]
+mod stored;
