@@ -15,6 +15,8 @@ mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod refusals;
 mod retail;
 mod simulation;
 #[cfg(feature = "rocksdb")]
