@@ -21,7 +21,7 @@ else \
 fi
 endef
 
-.PHONY: help setup demo test sim canaries kill9 damage bench peers fmt doc ci
+.PHONY: help setup demo test sim canaries kill9 damage diskfull bench peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -62,6 +62,9 @@ kill9: setup ## KILLS=200 times SIGKILL against a child with a real RocksDB, jud
 damage: export MILLSTREAM_FLIPS = $(FLIPS)
 damage: setup ## Every file of a store flipped in FLIPS=1000 bits, cut, deleted, swapped: detected, harmless, or a failure
 	$(call it,damage::)
+
+diskfull: setup ## A pipeline, a fold and a recovery on a disk that is full for a while; needs root for its tmpfs
+	$(call it,disk_full::)
 
 bench: setup ## The benches, our crates fully optimised; ARGS=name picks one, e.g. ARGS=keyed_count
 	cargo --config dev/bench.toml bench --profile dev --workspace --all-features --locked --benches -- $(ARGS)

@@ -11,6 +11,8 @@ mod architecture;
 mod canaries;
 #[cfg(feature = "rocksdb")]
 mod damage;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod disk_full;
 mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]
