@@ -8,6 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SEEDS ?= 20000
 KILLS ?= 200
 FLIPS ?= 1000
+CALLS ?= all
 ARGS ?=
 
 # Runs the tests of the binary `it` whose name begins with $(1), and fails where there is none.
@@ -21,7 +22,7 @@ else \
 fi
 endef
 
-.PHONY: help setup demo test sim canaries kill9 damage diskfull bench peers fmt doc ci
+.PHONY: help setup demo test sim canaries kill9 damage iofault diskfull bench peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -62,6 +63,11 @@ kill9: setup ## KILLS=200 times SIGKILL against a child with a real RocksDB, jud
 damage: export MILLSTREAM_FLIPS = $(FLIPS)
 damage: setup ## Every file of a store flipped in FLIPS=1000 bits, cut, deleted, swapped: detected, harmless, or a failure
 	$(call it,damage::)
+
+iofault: export MILLSTREAM_FAILING_CALLS = $(CALLS)
+iofault: setup ## CALLS=all: every write, sync and rename of a short run fails once, with EIO, ENOSPC, or done by half
+	cargo build --workspace --all-features --locked --example ledger
+	$(call it,failing_calls::)
 
 diskfull: setup ## A pipeline, a fold and a recovery on a disk that is full for a while; needs root for its tmpfs
 	$(call it,disk_full::)

@@ -13,6 +13,8 @@ mod canaries;
 mod damage;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod disk_full;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod failing_calls;
 mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]
