@@ -341,8 +341,7 @@ impl Runtime {
         let (shard, create) = (config.shard, config.start_from != StartFrom::Resume);
         let timeout = config.open_timeout;
         // A store's own threads are started by the one that opens it, and rank as the one that started that.
-        let opened =
-            actor::below_the_workers(|| open_within(timeout, &self.backend, pipeline, shard, create));
+        let opened = actor::below_the_workers(|| open_within(timeout, &self.backend, pipeline, shard, create));
         let opened = opened.map_err(|source| StartError::Threads { pipeline: pipeline.to_owned(), source })?;
         let opened = opened.map_err(|source| StartError::Store { pipeline: pipeline.to_owned(), source })?;
         let (backend, pipeline) = (Arc::clone(&self.backend), pipeline.to_owned());
