@@ -213,7 +213,8 @@ impl JobMachine {
                 }
             }
             CommitterAnswer::Refused(source) => {
-                let restart = source.is_retryable();
+                // An error of the disk may have been the last one; damage and what does not fit stay as they are.
+                let restart = source.is_retryable() || source.is_io();
                 self.fail(JobError::Recovery { source }, restart, now);
             }
             CommitterAnswer::Committed { attempt, committed } => {

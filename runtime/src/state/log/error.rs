@@ -219,6 +219,11 @@ impl RecoveryError {
         matches!(self, Self::Store(error) if error.is_retryable())
     }
 
+    /// Says whether the disk or the operating system failed: it may work again at the next attempt.
+    pub const fn is_io(&self) -> bool {
+        matches!(self, Self::Store(StoreError { kind: StoreErrorKind::Io, .. }))
+    }
+
     /// Says whether what is stored is damaged.
     pub const fn is_corruption(&self) -> bool {
         match self {

@@ -55,7 +55,7 @@ pub struct SimConfig {
     pub failures: u32,
     /// Most orderly stops, each followed by a new life.
     pub stops: u32,
-    /// Most times that the disk is full for a while.
+    /// Most times that the disk is full for a while, or that writes to it fail.
     pub full_disks: u32,
     /// Stops every life in good order after this time, and starts the next, until the input is used up.
     pub stop_after: Option<Duration>,
