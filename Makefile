@@ -7,6 +7,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 SEEDS ?= 20000
 KILLS ?= 200
+FLIPS ?= 1000
+CALLS ?= all
 ARGS ?=
 
 # Runs the tests of the binary `it` whose name begins with $(1), and fails where there is none.
@@ -20,7 +22,7 @@ else \
 fi
 endef
 
-.PHONY: help setup demo test sim canaries kill9 bench peers fmt doc ci
+.PHONY: help setup demo test sim canaries kill9 damage iofault diskfull bench peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -57,6 +59,18 @@ kill9: export MILLSTREAM_KILLS = $(KILLS)
 kill9: setup ## KILLS=200 times SIGKILL against a child with a real RocksDB, judged from outside
 	cargo build --workspace --all-features --locked --example ledger
 	$(call it,kill9::)
+
+damage: export MILLSTREAM_FLIPS = $(FLIPS)
+damage: setup ## Every file of a store flipped in FLIPS=1000 bits, cut, deleted, swapped: detected, harmless, or a failure
+	$(call it,damage::)
+
+iofault: export MILLSTREAM_FAILING_CALLS = $(CALLS)
+iofault: setup ## CALLS=all: every write, sync and rename of a short run fails once, with EIO, ENOSPC, or done by half
+	cargo build --workspace --all-features --locked --example ledger
+	$(call it,failing_calls::)
+
+diskfull: setup ## A pipeline, a fold and a recovery on a disk that is full for a while; needs root for its tmpfs
+	$(call it,disk_full::)
 
 bench: setup ## The benches, our crates fully optimised; ARGS=name picks one, e.g. ARGS=keyed_count
 	cargo --config dev/bench.toml bench --profile dev --workspace --all-features --locked --benches -- $(ARGS)

@@ -54,6 +54,9 @@ struct Args {
     /// Records that this life of the process reads at full speed; then they trickle
     #[arg(long)]
     budget: Option<u64>,
+    /// Epochs in the log before it is folded into rows
+    #[arg(long, default_value_t = 5)]
+    fold_epochs: u64,
     /// Stops in order once this life has committed so many epochs
     #[arg(long)]
     stop_after: Option<u64>,
@@ -213,7 +216,7 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
         .state_backend(RocksDb::at(dir.join("state")))
         .workers(2)
         .epoch_interval(Duration::from_millis(10))
-        .log_limits(LogLimits { fold_epochs: 5, ..LogLimits::default() })
+        .log_limits(LogLimits { fold_epochs: args.fold_epochs, ..LogLimits::default() })
         .state_memory(args.memory)
         .restart(RestartPolicy::at_most(3).backoff(Duration::from_millis(5)));
     if let Ok(failpoint) = std::env::var("MILLSTREAM_FAILPOINT") {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use millstream::runtime::id::ShardId;
 use millstream::runtime::state::entry;
 use millstream::runtime::state::store::{
-    Durability, SortedRun, Space, StateBackend, Store, StoreError, StoreRead, Visit, WriteBatch, WriteOp,
+    Durability, Mark, SortedRun, Space, StateBackend, Store, StoreError, StoreRead, Visit, WriteBatch, WriteOp,
 };
 
 /// Says whether `name` is to run: `cargo bench` was asked for everything, or for a part of this name.
@@ -174,6 +174,10 @@ struct CountedStore {
 }
 
 impl StoreRead for CountedStore {
+    fn place(&self) -> &Path {
+        self.store.place()
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.store.multi_get(space, keys)
     }
@@ -210,6 +214,14 @@ impl Store for CountedStore {
 
     fn reader(&self) -> Arc<dyn StoreRead> {
         self.store.reader()
+    }
+
+    fn set_mark(&mut self, mark: Mark) -> Result<(), StoreError> {
+        self.store.set_mark(mark)
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.store.mark()
     }
 
     fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {

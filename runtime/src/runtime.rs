@@ -16,7 +16,7 @@ use crate::job::{OpenStore, RestartPolicy};
 use crate::plan::Plan;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
-use crate::state::store::{Memory, StateBackend, StoreError};
+use crate::state::store::{Memory, StateBackend, StoreError, open_within};
 use crate::time::{SharedClock, SystemClock};
 
 /// Starts pipelines, each as a job with threads of its own, named `millstream-*`.
@@ -66,7 +66,8 @@ pub enum StartError {
     Build(#[from] BuildErrors),
     /// The pipeline's store cannot be opened: another job has it
     /// ([`StoreErrorKind::Locked`](crate::state::store::StoreErrorKind::Locked)), it is missing where it should be
-    /// resumed, or the disk failed.
+    /// resumed, the disk failed, or the open took longer than [`RuntimeBuilder::open_timeout`]
+    /// ([`StoreErrorKind::Stuck`](crate::state::store::StoreErrorKind::Stuck)).
     #[error("cannot open the state of pipeline {pipeline}")]
     Store {
         /// The pipeline.
@@ -124,6 +125,13 @@ impl RuntimeBuilder {
     /// What to do with a store that is new, and with one that is not. Default [`StartFrom::ResumeOrCreate`].
     pub const fn start_from(mut self, start_from: StartFrom) -> Self {
         self.config.start_from = start_from;
+        self
+    }
+
+    /// How long the store may take to open before that is an error: some damage makes a database's open spin or wait for ever.
+    /// Default 60 s, above zero. A store that has to replay a large WAL on a slow disk needs seconds, not minutes.
+    pub const fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.config.open_timeout = timeout;
         self
     }
 
@@ -257,7 +265,12 @@ impl RuntimeBuilder {
         check("max_epochs_in_flight", epochs, (1..=8).contains(&epochs), "1 to 8")?;
         let interval = job.epoch_interval;
         check("epoch_interval", format!("{interval:?}"), interval >= SHORTEST_EPOCH, "at least 1 ms")?;
-        for (option, time) in [("stop_timeout", job.stop_timeout), ("epoch_timeout", job.epoch_timeout)] {
+        let times = [
+            ("open_timeout", config.open_timeout),
+            ("stop_timeout", job.stop_timeout),
+            ("epoch_timeout", job.epoch_timeout),
+        ];
+        for (option, time) in times {
             check(option, format!("{time:?}"), !time.is_zero(), "above zero")?;
         }
         let groups = config.key_groups.count();
@@ -326,15 +339,16 @@ impl Runtime {
     /// Opens the store now, so that a lock is the caller's error, and hands it to the committer as its first.
     fn open_store(&self, pipeline: &str, config: &RuntimeConfig) -> Result<OpenStore, StartError> {
         let (shard, create) = (config.shard, config.start_from != StartFrom::Resume);
-        // A store's own threads are started by the one that opens it, and rank as it does.
-        let opened = actor::below_the_workers(|| self.backend.open(pipeline, shard, create));
+        let timeout = config.open_timeout;
+        // A store's own threads are started by the one that opens it, and rank as the one that started that.
+        let opened = actor::below_the_workers(|| open_within(timeout, &self.backend, pipeline, shard, create));
         let opened = opened.map_err(|source| StartError::Threads { pipeline: pipeline.to_owned(), source })?;
         let opened = opened.map_err(|source| StartError::Store { pipeline: pipeline.to_owned(), source })?;
         let (backend, pipeline) = (Arc::clone(&self.backend), pipeline.to_owned());
         let mut first = Some(opened);
         Ok(Box::new(move |create| match first.take() {
             Some(store) => Ok(store),
-            None => backend.open(&pipeline, shard, create),
+            None => open_within(timeout, &backend, &pipeline, shard, create),
         }))
     }
 
@@ -369,6 +383,7 @@ mod tests {
             (builder().channel_frames(0), "channel_frames"),
             (builder().max_epochs_in_flight(9), "max_epochs_in_flight"),
             (builder().stop_timeout(Duration::ZERO), "stop_timeout"),
+            (builder().open_timeout(Duration::ZERO), "open_timeout"),
             (builder().log_limits(limits), "log_limits.fold_epochs"),
             (builder().max_outbox_bytes(0), "max_outbox_bytes"),
         ] {

@@ -9,10 +9,20 @@
 
 mod architecture;
 mod canaries;
+#[cfg(feature = "rocksdb")]
+mod damage;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod disk_full;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod failing_calls;
 mod event_time;
 mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
+#[cfg(all(feature = "rocksdb", target_os = "linux"))]
+mod refusals;
 mod retail;
 mod simulation;
+#[cfg(feature = "rocksdb")]
+mod stored;

@@ -33,6 +33,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) latency: LatencyPolicy,
     pub(crate) job: JobConfig,
     pub(crate) start_from: StartFrom,
+    /// How long a store may take to open.
+    pub(crate) open_timeout: Duration,
     pub(crate) shard: ShardId,
     /// Frames of records that fit into a channel.
     pub(crate) channel_frames: usize,
@@ -53,6 +55,7 @@ impl Default for RuntimeConfig {
             latency: LatencyPolicy::default(),
             job: JobConfig::default(),
             start_from: StartFrom::default(),
+            open_timeout: Duration::from_secs(60),
             shard: ShardId::default(),
             channel_frames: 64,
             read_ahead: 8,

@@ -9,11 +9,12 @@
 //! It blocks on the disk, so its host gives it a thread of its own; the simulator steps it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::canary::{Canary, planted};
-use crate::checkpoint::{Delivered, EpochBundle, OperatorDecl};
+use crate::checkpoint::{Delivered, EpochBundle, OperatorDecl, Part};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId};
 use crate::state::log::{
@@ -25,6 +26,8 @@ use crate::time::Timestamp;
 
 /// Pause before a full disk is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long after a commit the store's mark is raised, which costs a sync: a second at most, with the commit under way.
+const MARK: Duration = Duration::from_millis(800);
 
 /// Opens the store anew; told whether it may be created.
 pub type OpenStore = Box<dyn FnMut(bool) -> Result<Box<dyn Store>, StoreError> + Send>;
@@ -67,6 +70,8 @@ pub enum CommitterAnswer {
         operators: Vec<OperatorId>,
         /// What the store holds.
         restored: Arc<Restored>,
+        /// Where the store is, for messages.
+        place: PathBuf,
     },
     /// The store cannot be used.
     Refused(Arc<RecoveryError>),
@@ -77,10 +82,10 @@ pub enum CommitterAnswer {
         /// What became durable.
         committed: Committed,
     },
-    /// Epochs wait in memory for a disk that is full.
+    /// A disk is full: complete epochs wait in memory, or the attempt waits to begin. Both go on when there is room.
     Waiting {
-        /// What the disk says.
-        error: Arc<CommitError>,
+        /// What waits, and what the disk says.
+        error: Arc<WaitError>,
     },
     /// Epochs could not be written; the attempt has to end.
     Failed {
@@ -115,6 +120,36 @@ impl From<CommitterAnswer> for CommitterStep {
     }
 }
 
+/// What waits for room on a disk. Nothing is lost, and nobody has to start anything again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// Complete epochs are not written yet.
+    #[error(
+        "epochs {first} to {last} are not written yet and wait in memory, for they need about {} KiB on disk; epoch {epoch} \
+         is intact; free some space and they are written without a restart",
+        bytes.div_ceil(1_024)
+    )]
+    Commit {
+        /// The last epoch that is known to be committed.
+        epoch: Epoch,
+        /// The first one that waits.
+        first: Epoch,
+        /// The last one that waits.
+        last: Epoch,
+        /// Their size.
+        bytes: usize,
+        /// What the disk says.
+        source: StoreError,
+    },
+    /// An attempt has not begun yet.
+    #[error("the job waits to begin; what was committed is intact; free some space and it goes on without a restart")]
+    Begin {
+        /// What the disk says.
+        source: RecoveryError,
+    },
+}
+
 #[derive(Debug)]
 struct Retry {
     attempt: Attempt,
@@ -136,6 +171,10 @@ pub struct Committer {
     orders: VecDeque<CommitterOrder>,
     delivered: BTreeMap<OperatorId, Epoch>,
     retry: Option<Retry>,
+    /// An attempt waits to begin, until then.
+    begin_at: Option<Timestamp>,
+    /// When the mark is to be raised; nothing if it is up to date.
+    mark_at: Option<Timestamp>,
     /// A commit was made since it was last asked whether the log is full.
     fold: bool,
     /// After a fold that failed for want of room.
@@ -177,6 +216,8 @@ impl Committer {
             orders: VecDeque::new(),
             delivered: BTreeMap::new(),
             retry: None,
+            begin_at: None,
+            mark_at: None,
             fold: false,
             fold_after: Timestamp::MIN,
             reopen_at: None,
@@ -209,15 +250,34 @@ impl Committer {
         if self.reopen_at.is_some_and(|at| now >= at) {
             return self.open_again(now);
         }
+        if let Some(at) = self.begin_at {
+            if now < at && !self.is_fenced() {
+                return Ok(CommitterStep::Idle(Some(at)));
+            }
+            self.begin_at = None;
+            if !self.is_fenced() {
+                return self.begin(now);
+            }
+        }
+        if self.mark_at.is_some_and(|at| now >= at) {
+            self.mark();
+            // Not while the handle is given up: then it is tried again.
+            if self.log.as_ref().is_some_and(CommitLog::is_closed) {
+                self.mark_at = Some(now.saturating_add(MARK));
+            }
+            return Ok(CommitterStep::Worked);
+        }
         if self.fold && self.orders.is_empty() && now >= self.fold_after {
             self.fold = false;
             if let Some(job) = self.log.as_mut().and_then(CommitLog::fold_job) {
                 return Ok(CommitterStep::Fold(Box::new(job)));
             }
         }
-        let Some(order) = self.next_order() else { return Ok(CommitterStep::Idle(self.reopen_at)) };
+        let Some(order) = self.next_order() else {
+            return Ok(CommitterStep::Idle(self.reopen_at.into_iter().chain(self.mark_at).min()));
+        };
         match order {
-            CommitterOrder::Begin => self.begin(),
+            CommitterOrder::Begin => self.begin(now),
             CommitterOrder::Commit { attempt, bundles } if attempt < self.fenced => {
                 tracing::debug!(%attempt, epochs = bundles.len(), "dropped epochs of an attempt that is over");
                 Ok(CommitterStep::Worked)
@@ -250,8 +310,23 @@ impl Committer {
     fn fence(&mut self, attempt: Attempt) -> Result<CommitterStep, Crashed> {
         self.fenced = self.fenced.max(attempt);
         self.forget_delivered()?;
+        if self.mark_at.is_some() {
+            self.mark();
+        }
         self.faults.pass(CrashPoint::FenceAnswered)?;
         Ok(CommitterAnswer::Fenced { attempt }.into())
+    }
+
+    /// Says whether a fence waits among the orders.
+    fn is_fenced(&self) -> bool {
+        self.orders.iter().any(|order| matches!(order, CommitterOrder::Fence { .. }))
+    }
+
+    fn mark(&mut self) {
+        self.mark_at = None;
+        if let Some(log) = &mut self.log {
+            log.mark();
+        }
     }
 
     /// No further commit of this attempt would tell the store what its sinks have. If it cannot be told now, their tokens
@@ -281,11 +356,15 @@ impl Committer {
         delivered.map(|(operator, next)| Delivered { operator: *operator, next: *next }).collect()
     }
 
-    fn begin(&mut self) -> Result<CommitterStep, Crashed> {
+    fn begin(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
         match self.try_begin() {
             Ok(began) => Ok(began.into()),
             Err(error) => match crash(&error) {
                 Some(crashed) => Err(crashed),
+                None if error.is_retryable() => {
+                    self.begin_at = Some(now.saturating_add(RETRY));
+                    Ok(CommitterAnswer::Waiting { error: Arc::new(WaitError::Begin { source: error }) }.into())
+                }
                 None => Ok(CommitterAnswer::Refused(Arc::new(error)).into()),
             },
         }
@@ -310,8 +389,9 @@ impl Committer {
         if !planted(Canary::ManifestBeforeFence) {
             self.fenced = self.fenced.max(attempt);
         }
+        let place = log.place();
         self.log = Some(log);
-        Ok(CommitterAnswer::Began { attempt, operators, restored })
+        Ok(CommitterAnswer::Began { attempt, operators, restored, place })
     }
 
     fn commit(
@@ -328,13 +408,19 @@ impl Committer {
             return Ok(CommitterStep::Worked);
         }
         match log.commit(bundles, &delivered) {
-            Ok(committed) => self.committed(attempt, committed),
+            Ok(committed) => self.committed(attempt, committed, now),
             Err(error) => self.commit_failed(attempt, error, now),
         }
     }
 
-    fn committed(&mut self, attempt: Attempt, mut committed: Committed) -> Result<CommitterStep, Crashed> {
+    fn committed(
+        &mut self,
+        attempt: Attempt,
+        mut committed: Committed,
+        now: Timestamp,
+    ) -> Result<CommitterStep, Crashed> {
         self.fold = true;
+        self.mark_at.get_or_insert(now.saturating_add(MARK));
         committed.log_bytes = self.log.as_ref().map_or(0, CommitLog::log_bytes);
         self.faults.pass(CrashPoint::PublishBefore)?;
         Ok(CommitterAnswer::Committed { attempt, committed }.into())
@@ -357,7 +443,7 @@ impl Committer {
                 let retryable = error.is_retryable();
                 match self.reopened() {
                     // The write is there after all.
-                    Ok(Reopened::New) => return self.committed(attempt, Committed::of(bundles)),
+                    Ok(Reopened::New) => return self.committed(attempt, Committed::of(bundles), now),
                     Ok(Reopened::Old) if retryable => {}
                     Err(found) if found.is_retryable() => {}
                     Err(found) => {
@@ -374,9 +460,9 @@ impl Committer {
                         return Ok(CommitterAnswer::Failed { attempt, error }.into());
                     }
                 }
+                let waiting = Arc::new(waiting(epoch, &bundles, error));
                 self.retry = Some(Retry { attempt, bundles, at: now.saturating_add(RETRY) });
-                let error = Arc::new(CommitError::Store { epoch, error, bundles: Vec::new() });
-                Ok(CommitterAnswer::Waiting { error }.into())
+                Ok(CommitterAnswer::Waiting { error: waiting }.into())
             }
             error => Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into()),
         }
@@ -384,14 +470,14 @@ impl Committer {
 
     /// A full disk: tries again when it is time, or at once when a fence waits, and then for the last time.
     fn step_waiting(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
-        let fenced = self.orders.iter().any(|order| matches!(order, CommitterOrder::Fence { .. }));
+        let fenced = self.is_fenced();
         let Some(at) = self.retry.as_ref().map(|retry| retry.at) else { return Ok(CommitterStep::Worked) };
         if !fenced && now < at {
             return Ok(CommitterStep::Idle(Some(at)));
         }
         let Some(Retry { attempt, bundles, .. }) = self.retry.take() else { return Ok(CommitterStep::Worked) };
         let step = match self.reopened() {
-            Ok(Reopened::New) => self.committed(attempt, Committed::of(bundles)),
+            Ok(Reopened::New) => self.committed(attempt, Committed::of(bundles), now),
             Ok(Reopened::Old) => self.commit(attempt, bundles, now),
             Err(error) => match crash(&error) {
                 Some(crashed) => Err(crashed),
@@ -490,6 +576,13 @@ impl Committer {
     }
 }
 
+fn waiting(epoch: Epoch, bundles: &[EpochBundle], source: StoreError) -> WaitError {
+    let (first, last) = (bundles.first(), bundles.last());
+    let bytes = bundles.iter().flat_map(|bundle| &bundle.parts).map(Part::bytes).sum();
+    let number = |bundle: Option<&EpochBundle>| bundle.map_or(epoch, |bundle| bundle.epoch);
+    WaitError::Commit { epoch, first: number(first), last: number(last), bytes, source }
+}
+
 fn store_crash(error: &StoreError) -> Option<Crashed> {
     error.source.downcast_ref::<Crashed>().copied()
 }
@@ -501,3 +594,7 @@ fn crash(error: &RecoveryError) -> Option<Crashed> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "test-util")]
+mod tests;

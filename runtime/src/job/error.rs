@@ -1,5 +1,6 @@
 //! How a job ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,12 +90,15 @@ pub enum JobError {
     },
     /// The store says that the job has ended for good: its input is used up, or it was drained.
     #[error(
-        "the pipeline {how} at epoch {epoch}; to run it again, start it on another store, or allow it with \
-         Runtime::builder().restart_finished(true)"
+        "the pipeline of the store at {} {how} at epoch {epoch}; to run it again, start it on another store, or allow it with \
+         Runtime::builder().restart_finished(true)",
+        place.display()
     )]
     AlreadyEnded {
         /// `finished` or `was drained`.
         how: &'static str,
+        /// Where the store is.
+        place: PathBuf,
         /// Its last epoch.
         epoch: Epoch,
     },

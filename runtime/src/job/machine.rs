@@ -14,6 +14,7 @@
 mod advance;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::canary::{Canary, planted};
@@ -206,9 +207,14 @@ impl JobMachine {
 
     fn on_committer(&mut self, answer: CommitterAnswer, now: Timestamp) {
         match answer {
-            CommitterAnswer::Began { attempt, operators, restored } => self.on_began(attempt, operators, restored, now),
+            CommitterAnswer::Began { attempt, operators, restored, place } => {
+                if let Err(error) = self.on_began(attempt, operators, restored, place) {
+                    self.fail(error, false, now);
+                }
+            }
             CommitterAnswer::Refused(source) => {
-                let restart = source.is_retryable();
+                // An error of the disk may have been the last one; damage and what does not fit stay as they are.
+                let restart = source.is_retryable() || source.is_io();
                 self.fail(JobError::Recovery { source }, restart, now);
             }
             CommitterAnswer::Committed { attempt, committed } => {
@@ -239,9 +245,16 @@ impl JobMachine {
         }
     }
 
-    fn on_began(&mut self, attempt: Attempt, operators: Vec<OperatorId>, restored: Arc<Restored>, now: Timestamp) {
+    fn on_began(
+        &mut self,
+        attempt: Attempt,
+        operators: Vec<OperatorId>,
+        restored: Arc<Restored>,
+        place: PathBuf,
+    ) -> Result<(), JobError> {
         self.attempt = attempt;
         self.status.attempt = attempt;
+        self.status.waiting = None;
         self.status.restored = restored.epoch;
         self.status.committed = restored.epoch;
         self.next_epoch = restored.epoch.next();
@@ -253,7 +266,7 @@ impl JobMachine {
                 let how = if closing == Closing::Finished { "finished" } else { "was drained" };
                 self.subtasks.clear();
                 self.sinks.clear();
-                return self.fail(JobError::AlreadyEnded { how, epoch: restored.epoch }, false, now);
+                return Err(JobError::AlreadyEnded { how, place, epoch: restored.epoch });
             }
             // It ended, and died before everything was delivered: run once more, on no input, for the delivery.
             self.resume_closing = Some(closing);
@@ -268,6 +281,7 @@ impl JobMachine {
         self.done_sources.clear();
         self.phase = Phase::Building;
         self.orders.push(JobOrder::Build { attempt, operators, restored });
+        Ok(())
     }
 
     fn on_built(
@@ -409,6 +423,8 @@ impl JobMachine {
         let give_up = now.saturating_add(self.config.stop_timeout);
         self.complete.clear();
         self.committing = false;
+        // What waited for the disk goes with the attempt.
+        self.status.waiting = None;
         self.orders.push(JobOrder::CloseAttempt { attempt: self.attempt });
         self.orders.push(JobOrder::Committer(CommitterOrder::Fence { attempt: next }));
         self.orders.push(JobOrder::FenceSinks { attempt: next });

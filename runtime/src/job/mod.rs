@@ -10,7 +10,7 @@ mod restart;
 #[cfg(test)]
 mod tests;
 
-pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore};
+pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore, WaitError};
 pub use self::error::{Ended, JobError};
 pub use self::machine::JobMachine;
 pub use self::protocol::{Held, JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};

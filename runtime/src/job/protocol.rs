@@ -220,7 +220,8 @@ pub struct JobStatus {
     pub outbox_bytes: usize,
     /// Why the sources are held back, if they are.
     pub held: Option<Held>,
-    /// Why epochs wait in memory, if they do.
+    /// Why epochs wait in memory, or an attempt waits to begin, if they do: the disk is full. They go on by themselves when
+    /// there is room.
     pub waiting: Option<String>,
     /// The failure that ended the attempt before this one.
     pub last_failure: Option<String>,

@@ -1,6 +1,7 @@
 //! The job machine by itself: events in, orders out, no host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,12 @@ impl Bench {
             outbox: BTreeMap::new(),
         };
         let attempt = Attempt::new(attempt);
-        let began = CommitterAnswer::Began { attempt, operators: vec![SINK], restored: Arc::new(restored) };
+        let began = CommitterAnswer::Began {
+            attempt,
+            operators: vec![SINK],
+            restored: Arc::new(restored),
+            place: PathBuf::new(),
+        };
         assert_eq!(self.on(JobEvent::Committer(began), 0), ["build"]);
         let subtasks = vec![subtask(0), subtask(1)];
         let built = JobEvent::Built { attempt, subtasks, sources: vec![subtask(0)], sinks: vec![SINK] };

@@ -107,8 +107,10 @@ impl FoldJob {
                     return Err(FoldError::Closed);
                 }
                 // One delta at a time: the way to the store may be shut in between.
-                let read = self.share.with(|store| read::delta(store, record.epoch, listed));
-                let mut delta = read.ok_or(FoldError::Closed)?.map_err(|error| error.at(&self.identity))?;
+                let read = self.share.with(|store| {
+                    read::delta(store, record.epoch, listed).map_err(|error| error.at(&self.identity, store.place()))
+                });
+                let mut delta = read.ok_or(FoldError::Closed)??;
                 chunks.entry(listed.operator).or_default().append(&mut delta);
             }
         }
@@ -116,7 +118,10 @@ impl FoldJob {
     }
 
     fn damaged(&self, epoch: Epoch, operator: OperatorId, subtask: SubtaskId) -> FoldError {
-        FoldError::Unreadable(read::ReadError::from(Damage::Delta { epoch, operator, subtask }).at(&self.identity))
+        let place = self.share.with(|store| store.place().to_owned()).unwrap_or_default();
+        FoldError::Unreadable(
+            read::ReadError::from(Damage::Delta { epoch, operator, subtask }).at(&self.identity, &place),
+        )
     }
 }
 

@@ -14,7 +14,7 @@ use crate::fault::Crashed;
 use crate::id::ShardId;
 use crate::state::store::memory::{Spaces, entries_of, locked, missing, out_of_order, sorted_run};
 use crate::state::store::{
-    Durability, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit, WriteBatch,
+    Durability, Mark, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit, WriteBatch,
     WriteOp,
 };
 
@@ -70,6 +70,8 @@ struct SimContent {
     durable: Spaces,
     /// What happened after the durable content, in order.
     pending: Vec<Pending>,
+    /// Beside the content, and never lost.
+    mark: Option<Mark>,
     open: bool,
 }
 
@@ -236,6 +238,10 @@ impl SimReader {
 }
 
 impl StoreRead for SimReader {
+    fn place(&self) -> &Path {
+        &self.place
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.with("read", |content| content.visible.multi_get(space, keys))
     }
@@ -325,6 +331,10 @@ impl Drop for SimStore {
 }
 
 impl StoreRead for SimStore {
+    fn place(&self) -> &Path {
+        self.reader.place()
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.check("read")?;
         self.reader.multi_get(space, keys)
@@ -364,6 +374,17 @@ impl Store for SimStore {
             return Err(self.reader.error(fault.kind, "ingest a sorted run", "the test made this write fail"));
         }
         self.reader.with("ingest a sorted run", |content| content.append(ops, true))
+    }
+
+    fn set_mark(&mut self, mark: Mark) -> Result<(), StoreError> {
+        self.reader.with("keep a mark", |content| {
+            let Mark { epoch, attempt } = content.mark.unwrap_or_default();
+            content.mark = Some(Mark { epoch: mark.epoch.max(epoch), attempt: mark.attempt.max(attempt) });
+        })
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.reader.with("read the mark", |content| content.mark).ok().flatten()
     }
 
     fn checkpoint(&self, _path: &Path) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// Where it is missing or older than its sources: a test of yesterday's code proves nothing.
-pub(super) fn executable() -> PathBuf {
+pub(crate) fn executable() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let exe = test.parent().and_then(Path::parent).unwrap().join("examples").join("ledger");
     let advice = "run `cargo build --examples` with the features of this test, or `make kill9`";
@@ -33,7 +33,7 @@ pub(super) fn executable() -> PathBuf {
 
 /// What a child tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It runs, from this epoch.
     Restored(u64),
     /// This epoch is committed.
@@ -66,7 +66,7 @@ impl Told {
 }
 
 /// A child process, killed when it is dropped.
-pub(super) struct Life {
+pub(crate) struct Life {
     child: Child,
     /// Held open: the child ends itself when this end is gone. `Child::wait` would close it.
     _stdin: Option<ChildStdin>,
@@ -76,23 +76,23 @@ pub(super) struct Life {
     stderr: PathBuf,
     clock: SystemClock,
     /// Where it went on; nothing while it recovers.
-    pub(super) restored: Option<u64>,
+    pub(crate) restored: Option<u64>,
     /// The last epoch that it said is committed.
-    pub(super) committed: u64,
+    pub(crate) committed: u64,
     /// Keys that it read back, said at its end.
-    pub(super) read: u64,
+    pub(crate) read: u64,
     /// Keys that it evicted, said at its end.
-    pub(super) evicted: u64,
+    pub(crate) evicted: u64,
 }
 
 impl Life {
-    pub(super) fn begin(exe: &Path, dir: &Path, arguments: &[String], failpoint: Option<String>) -> Self {
+    pub(crate) fn begin(exe: &Path, dir: &Path, arguments: &[String], environment: &[(&str, String)]) -> Self {
         let stderr = dir.join("stderr.log");
         let mut log: File = OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
-        writeln!(log, "--- a life with {failpoint:?} and {arguments:?}").unwrap();
+        writeln!(log, "--- a life with {environment:?} and {arguments:?}").unwrap();
         let mut command = Command::new(exe);
         command.arg("--dir").arg(dir).args(arguments).env_remove("MILLSTREAM_FAILPOINT");
-        command.envs(failpoint.map(|failpoint| ("MILLSTREAM_FAILPOINT", failpoint)));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
@@ -119,8 +119,13 @@ impl Life {
         }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Epochs that this life said it committed.
-    pub(super) fn epochs(&self) -> u64 {
+    pub(crate) fn epochs(&self) -> u64 {
         self.restored.map_or(0, |restored| self.committed.saturating_sub(restored))
     }
 
@@ -143,7 +148,7 @@ impl Life {
     }
 
     /// Waits until it tells something that is wanted.
-    pub(super) fn wait_for(&mut self, wanted: impl Fn(&Told) -> bool) -> Result<Told, String> {
+    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Told) -> bool) -> Result<Told, String> {
         let until = self.clock.now().saturating_add(PATIENCE);
         loop {
             match self.next(until) {
@@ -156,7 +161,7 @@ impl Life {
     }
 
     /// Listens for a while; returns whether it is still there.
-    pub(super) fn listen(&mut self, time: Duration) -> bool {
+    pub(crate) fn listen(&mut self, time: Duration) -> bool {
         let until = self.clock.now().saturating_add(time);
         loop {
             match self.next(until) {
@@ -168,14 +173,14 @@ impl Life {
     }
 
     /// Kills it with SIGKILL and hears out what it had told.
-    pub(super) fn kill(mut self) -> Self {
+    pub(crate) fn kill(mut self) -> Self {
         self.end();
         while !matches!(self.next(Timestamp::MAX), Some(Told::Gone) | None) {}
         self
     }
 
     /// Waits for an end in order.
-    pub(super) fn wait(mut self) -> Result<Self, String> {
+    pub(crate) fn wait(mut self) -> Result<Self, String> {
         let status: ExitStatus = self.child.wait().map_err(|error| error.to_string())?;
         if status.success() { Ok(self) } else { Err(self.complain(&format!("{status}"))) }
     }

@@ -7,8 +7,8 @@
 
 #[path = "../../../examples/ledger/input.rs"]
 mod input;
-mod life;
-mod oracle;
+pub(crate) mod life;
+pub(crate) mod oracle;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -244,7 +244,8 @@ impl Victim {
                 Provoke::StopAfter(epochs) => format!("--stop-after={epochs}"),
             }));
         }
-        let mut life = Life::begin(&self.exe, self.dir.path(), &arguments, failpoint);
+        let environment: Vec<_> = failpoint.map(|failpoint| ("MILLSTREAM_FAILPOINT", failpoint)).into_iter().collect();
+        let mut life = Life::begin(&self.exe, self.dir.path(), &arguments, &environment);
         match kill {
             Kill::Random(later) => {
                 life.wait_for(|told| matches!(told, Told::Committed(_)))?;
@@ -294,7 +295,7 @@ impl Victim {
 
     /// A life without a kill, to the end of the input, and the judgement.
     fn end(&mut self, summary: &mut Summary) -> Result<(), String> {
-        let mut life = Life::begin(&self.exe, self.dir.path(), &self.arguments, None);
+        let mut life = Life::begin(&self.exe, self.dir.path(), &self.arguments, &[]);
         life.wait_for(|told| matches!(told, Told::Ended(_)))?;
         let life = life.wait()?;
         summary.read += life.read;

@@ -194,11 +194,16 @@ impl JobMachine {
             return;
         }
         let waiting_for = match &self.phase {
-            Phase::Starting | Phase::Building => "the store is still being opened".to_owned(),
+            Phase::Starting | Phase::Building => {
+                self.status.waiting.clone().unwrap_or_else(|| "the store is still being opened".to_owned())
+            }
             Phase::Pausing { .. } => "the job waits for a restart".to_owned(),
             Phase::Running | Phase::Closing(_) => match self.coordinator.oldest() {
                 Some((epoch, _, missing)) => format!("subtasks {missing:?} did not hand in epoch {epoch}"),
-                None if self.committing => "the store has not answered the last write".to_owned(),
+                None if self.committing => {
+                    let waiting = self.status.waiting.clone();
+                    waiting.unwrap_or_else(|| "the store has not answered the last write".to_owned())
+                }
                 None => "sinks have not taken all output".to_owned(),
             },
             Phase::Ending(ending) if !ending.committer => "the store has not answered the last write".to_owned(),

@@ -1,9 +1,11 @@
 //! What can go wrong between a pipeline and its store.
 
+use std::path::PathBuf;
+
 use crate::checkpoint::{EpochBundle, FrameError, NameError};
 use crate::codec::CodecError;
 use crate::fault::Crashed;
-use crate::id::{Epoch, OperatorId, ShardId, SubtaskId};
+use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
 use crate::state::store::{StoreError, StoreErrorKind};
 
 /// What is damaged in a store.
@@ -62,6 +64,22 @@ pub enum Damage {
     /// A position cannot be read.
     #[error("the position of a split cannot be read")]
     Position(#[source] FrameError),
+    /// The database has lost what it had: it is older than the mark that is kept beside it.
+    #[error(
+        "it is at epoch {found} in attempt {attempt}, and has been at epoch {marked} in attempt {marked_attempt} before: what \
+         was synced last is lost, as by a flipped bit at the end of its WAL, or its files are an older copy than \
+         EPOCH.millstream"
+    )]
+    Behind {
+        /// Its last committed epoch.
+        found: Epoch,
+        /// The attempt that was raised last.
+        attempt: Attempt,
+        /// An epoch that was committed before.
+        marked: Epoch,
+        /// An attempt that was raised before.
+        marked_attempt: Attempt,
+    },
     /// Positions are gone or older than the manifest.
     #[error("its positions are not those that its manifest counted")]
     Positions,
@@ -86,33 +104,42 @@ pub enum RecoveryError {
     Store(#[from] StoreError),
     /// The content is damaged. The job stops: it never starts afresh over something unreadable.
     #[error(
-        "the store of pipeline {pipeline}, shard {shard} is damaged; restore its directory from a copy or a kept epoch"
+        "the store of pipeline {pipeline}, shard {shard} at {} is damaged; restore its directory from a copy or a kept epoch",
+        place.display()
     )]
     Damaged {
         /// The pipeline.
         pipeline: String,
         /// The shard.
         shard: ShardId,
+        /// Where it is.
+        place: PathBuf,
         /// What exactly.
         #[source]
         damage: Damage,
     },
     /// The manifest was written by a newer build.
-    #[error("the store of pipeline {pipeline}, shard {shard} cannot be read by this build")]
+    #[error("the store of pipeline {pipeline}, shard {shard} at {} cannot be read by this build", place.display())]
     TooNew {
         /// The pipeline.
         pipeline: String,
         /// The shard.
         shard: ShardId,
+        /// Where it is.
+        place: PathBuf,
         /// Both formats.
         #[source]
         format: FrameError,
     },
     /// The store belongs to another pipeline or shard, or has other key groups.
     #[error(
-        "the store was made for {what} {stored}, the pipeline says {given}; open it under its own name and settings"
+        "the store at {} was made for {what} {stored}, the pipeline says {given}; open it under its own name and settings, \
+         or choose another directory",
+        place.display()
     )]
     Identity {
+        /// Where it is.
+        place: PathBuf,
         /// `pipeline`, `shard` or `key groups`.
         what: &'static str,
         /// What the manifest says.
@@ -122,36 +149,54 @@ pub enum RecoveryError {
     },
     /// `Resume` was asked for and the store is new.
     #[error(
-        "there is nothing to resume for pipeline {pipeline}, shard {shard}; use StartFrom::ResumeOrCreate to begin"
+        "there is nothing to resume for pipeline {pipeline}, shard {shard} at {}; use StartFrom::ResumeOrCreate to begin",
+        place.display()
     )]
     NothingToResume {
         /// The pipeline.
         pipeline: String,
         /// The shard.
         shard: ShardId,
+        /// Where it is.
+        place: PathBuf,
     },
     /// `Create` was asked for and the store has committed epochs.
     #[error(
-        "the store of pipeline {pipeline}, shard {shard} is there already, at epoch {epoch}; use \
-         StartFrom::ResumeOrCreate to go on, or another name or directory"
+        "the store of pipeline {pipeline}, shard {shard} at {} is there already, at epoch {epoch}; use \
+         StartFrom::ResumeOrCreate to go on, or another name or directory",
+        place.display()
     )]
     AlreadyThere {
         /// The pipeline.
         pipeline: String,
         /// The shard.
         shard: ShardId,
+        /// Where it is.
+        place: PathBuf,
         /// Its last committed epoch.
         epoch: Epoch,
     },
     /// Operators or states do not fit.
-    #[error(transparent)]
-    Names(#[from] NameError),
+    #[error("pipeline {pipeline}, shard {shard} does not fit its store at {}", place.display())]
+    Names {
+        /// The pipeline.
+        pipeline: String,
+        /// The shard.
+        shard: ShardId,
+        /// Where it is.
+        place: PathBuf,
+        /// What does not fit, and what to do about it.
+        source: Box<NameError>,
+    },
     /// A reopened store holds neither what was there before the failed write nor what was written.
     #[error(
-        "the reopened store holds epoch {found}, neither what was there before the failed write nor what was written \
-         (epoch {expected}); another process wrote to it, or the disk lost synced writes"
+        "the reopened store at {} holds epoch {found}, neither what was there before the failed write nor what was written \
+         (epoch {expected}); another process wrote to it, or the disk lost synced writes: look after both and start again",
+        place.display()
     )]
     Changed {
+        /// Where it is.
+        place: PathBuf,
         /// Its epoch now.
         found: Epoch,
         /// The epoch before the failed write.
@@ -172,6 +217,11 @@ impl RecoveryError {
     /// Says whether trying again on a fresh handle can help without anybody's doing: the disk is full for now.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_retryable())
+    }
+
+    /// Says whether the disk or the operating system failed: it may work again at the next attempt.
+    pub const fn is_io(&self) -> bool {
+        matches!(self, Self::Store(StoreError { kind: StoreErrorKind::Io, .. }))
     }
 
     /// Says whether what is stored is damaged.
@@ -231,8 +281,8 @@ impl FoldError {
             Self::Store(error) | Self::Unreadable(RecoveryError::Store(error)) => {
                 CommitError::Store { epoch, error, bundles: Vec::new() }
             }
-            Self::Unreadable(RecoveryError::Damaged { pipeline, shard, damage }) => {
-                CommitError::Damaged { pipeline, shard, damage }
+            Self::Unreadable(RecoveryError::Damaged { pipeline, shard, place, damage }) => {
+                CommitError::Damaged { pipeline, shard, place, damage }
             }
             Self::Closed | Self::Unreadable(_) => CommitError::Misuse { epoch, reason: self.to_string() },
             Self::Encode(error) => error.into(),
@@ -269,13 +319,16 @@ pub enum CommitError {
     },
     /// The log is damaged: found by a fold. The attempt ends.
     #[error(
-        "cannot fold the log of pipeline {pipeline}, shard {shard}; restore its directory from a copy or a kept epoch"
+        "cannot fold the log of pipeline {pipeline}, shard {shard} at {}; restore its directory from a copy or a kept epoch",
+        place.display()
     )]
     Damaged {
         /// The pipeline.
         pipeline: String,
         /// The shard.
         shard: ShardId,
+        /// Where it is.
+        place: PathBuf,
         /// What exactly.
         #[source]
         damage: Damage,

@@ -19,6 +19,7 @@ mod restore;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -29,7 +30,7 @@ pub use self::restore::Restored;
 use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId};
-use crate::state::store::{Durability, Space, Store, StoreError, StoreShare, WriteBatch};
+use crate::state::store::{Durability, Mark, Space, Store, StoreError, StoreShare, WriteBatch};
 
 /// Whose store it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,20 +132,22 @@ impl CommitLog {
         limits: LogLimits,
         (faults, share): (SharedFaults, StoreShare),
     ) -> Result<Self, RecoveryError> {
-        let loaded = match read::load(store.as_ref()).map_err(|error| error.at(&identity))? {
+        let place = store.place().to_owned();
+        let loaded = match read::load(store.as_ref()).map_err(|error| error.at(&identity, &place))? {
             Some(loaded) => loaded,
             None if start_from == StartFrom::Resume => {
-                return Err(RecoveryError::NothingToResume { pipeline: identity.pipeline, shard: identity.shard });
+                let (pipeline, shard) = (identity.pipeline, identity.shard);
+                return Err(RecoveryError::NothingToResume { pipeline, shard, place });
             }
             None => genesis(store.as_mut(), &identity, &faults)?,
         };
-        check_identity(&identity, &loaded.manifest)?;
+        check_identity(&identity, &loaded.manifest, &place)?;
         // A process that was killed between write and sync left a commit that can be read and is not durable yet.
         store.write(WriteBatch::default(), Durability::Synced)?;
         // A store of which nothing but the genesis was written is as good as new: its maker died early.
         if start_from == StartFrom::Create && loaded.manifest.epoch > Epoch::GENESIS {
             let (pipeline, shard) = (identity.pipeline, identity.shard);
-            return Err(RecoveryError::AlreadyThere { pipeline, shard, epoch: loaded.manifest.epoch });
+            return Err(RecoveryError::AlreadyThere { pipeline, shard, place, epoch: loaded.manifest.epoch });
         }
         let Loaded { manifest, attempt, positions, log } = loaded;
         let names = manifest.names.clone();
@@ -186,7 +189,18 @@ impl CommitLog {
         }
         self.faults.pass(CrashPoint::AttemptAfter)?;
         self.attempt = next;
+        self.mark();
         Ok(next)
+    }
+
+    /// Notes beside the database how far it has got, so that it cannot forget that unnoticed. Costs a sync, so it is called now
+    /// and then, not by every commit. What cannot be noted now is noted with the next mark.
+    pub fn mark(&mut self) {
+        let mark = Mark { epoch: self.durable.epoch, attempt: self.attempt };
+        let Some(store) = &mut self.store else { return };
+        if let Err(error) = store.set_mark(mark) {
+            tracing::warn!(pipeline = %self.identity.pipeline, shard = %self.identity.shard, %error, "could not keep the mark");
+        }
     }
 
     /// Gives the pipeline's operators their durable numbers, by name, in the order of `operators`. New ones are written
@@ -195,7 +209,10 @@ impl CommitLog {
     /// # Errors
     /// [`RecoveryError::Names`] when the store holds something that the pipeline has no place for.
     pub fn register(&mut self, operators: &[OperatorDecl]) -> Result<Vec<OperatorId>, RecoveryError> {
-        let found = self.names.register(operators, &self.used())?;
+        let found = self.names.register(operators, &self.used()).map_err(|source| {
+            let Identity { pipeline, shard, .. } = self.identity.clone();
+            RecoveryError::Names { pipeline, shard, place: self.place(), source: Box::new(source) }
+        })?;
         for operator in found.new.iter().filter_map(|id| found.table.get(*id)) {
             tracing::info!(
                 pipeline = %self.identity.pipeline,
@@ -223,12 +240,13 @@ impl CommitLog {
     pub fn reopen(&mut self, mut store: Box<dyn Store>) -> Result<Reopened, RecoveryError> {
         self.close();
         let expected = self.durable.epoch;
-        let loaded = read::load(store.as_ref()).map_err(|error| error.at(&self.identity))?;
-        let loaded = loaded.ok_or(RecoveryError::Changed { found: Epoch::GENESIS, expected })?;
+        let loaded = read::load(store.as_ref()).map_err(|error| error.at(&self.identity, store.place()))?;
+        let changed = |found| RecoveryError::Changed { place: store.place().to_owned(), found, expected };
+        let loaded = loaded.ok_or_else(|| changed(Epoch::GENESIS))?;
         let reopened = match &self.in_flight {
             _ if loaded.manifest == self.durable => Reopened::Old,
             Some(in_flight) if loaded.manifest == *in_flight => Reopened::New,
-            _ => return Err(RecoveryError::Changed { found: loaded.manifest.epoch, expected }),
+            _ => return Err(changed(loaded.manifest.epoch)),
         };
         // The new handle sees the write; that does not make it durable.
         store.write(WriteBatch::default(), Durability::Synced)?;
@@ -251,6 +269,11 @@ impl CommitLog {
         self.cancel_folds();
         self.share.set_reader(None);
         self.store = None;
+    }
+
+    /// Where the store is, for messages; nothing while the handle is given up.
+    pub fn place(&self) -> PathBuf {
+        self.store.as_ref().map(|store| store.place().to_owned()).unwrap_or_default()
     }
 
     /// Says whether the handle was given up.
@@ -363,14 +386,14 @@ fn genesis(store: &mut dyn Store, identity: &Identity, faults: &SharedFaults) ->
     Ok(Loaded { manifest, attempt, positions: BTreeMap::new(), log: Vec::new() })
 }
 
-fn check_identity(identity: &Identity, manifest: &Manifest) -> Result<(), RecoveryError> {
+fn check_identity(identity: &Identity, manifest: &Manifest, place: &Path) -> Result<(), RecoveryError> {
     let table = [
         ("pipeline", manifest.pipeline.clone(), identity.pipeline.clone()),
         ("shard", manifest.shard.to_string(), identity.shard.to_string()),
         ("key groups", manifest.key_groups.to_string(), identity.key_groups.to_string()),
     ];
     match table.into_iter().find(|(_, stored, given)| stored != given) {
-        Some((what, stored, given)) => Err(RecoveryError::Identity { what, stored, given }),
+        Some((what, stored, given)) => Err(RecoveryError::Identity { place: place.to_owned(), what, stored, given }),
         None => Ok(()),
     }
 }

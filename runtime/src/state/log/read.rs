@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::checkpoint::frame;
 use crate::checkpoint::{Chunks, FrameError, Manifest, PositionRows, SplitPosition};
 use crate::codec::CodecError;
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
-use crate::state::store::{Space, Store, StoreError, StoreRead};
+use crate::state::store::{Mark, Space, Store, StoreError, StoreRead};
 
 const INDEX_MAGIC: [u8; 4] = *b"mIDX";
 const ATTEMPT_MAGIC: [u8; 4] = *b"mATT";
@@ -47,6 +48,9 @@ impl IndexRecord {
 }
 
 /// Stands among the rows of a state, so that lost rows can be told from a state that never had any.
+///
+/// It says which fold wrote it and not how many rows there are: a fold does not read the rows that it replaces, so it does
+/// not know whether a key is new, and what it knows, the keys of its own run, cannot be told from the other rows by a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sentinel {
     epoch: Epoch,
@@ -84,12 +88,12 @@ impl From<Damage> for ReadError {
 }
 
 impl ReadError {
-    pub(crate) fn at(self, identity: &Identity) -> RecoveryError {
-        let (pipeline, shard) = (identity.pipeline.clone(), identity.shard);
+    pub(crate) fn at(self, identity: &Identity, place: &Path) -> RecoveryError {
+        let (pipeline, shard, place) = (identity.pipeline.clone(), identity.shard, place.to_owned());
         match self {
             Self::Store(error) => RecoveryError::Store(error),
-            Self::Damage(damage) => RecoveryError::Damaged { pipeline, shard, damage },
-            Self::TooNew(format) => RecoveryError::TooNew { pipeline, shard, format },
+            Self::Damage(damage) => RecoveryError::Damaged { pipeline, shard, place, damage },
+            Self::TooNew(format) => RecoveryError::TooNew { pipeline, shard, place, format },
         }
     }
 }
@@ -111,7 +115,11 @@ pub(crate) fn load(store: &dyn Store) -> Result<Option<Loaded>, ReadError> {
     let mut meta = meta.into_iter();
     let (manifest, attempt) = (meta.next().flatten(), meta.next().flatten());
     let Some(manifest) = manifest else {
-        return if is_empty(store)? { Ok(None) } else { Err(Damage::NoManifest.into()) };
+        if !is_empty(store)? {
+            return Err(Damage::NoManifest.into());
+        }
+        behind(store, Epoch::GENESIS, Attempt::default())?;
+        return Ok(None);
     };
     let manifest = Manifest::from_bytes(&manifest).map_err(|error| match error {
         FrameError::TooNew { .. } => ReadError::TooNew(error),
@@ -122,7 +130,17 @@ pub(crate) fn load(store: &dyn Store) -> Result<Option<Loaded>, ReadError> {
     let positions = positions(store, manifest.positions)?;
     let log = index(store, &manifest)?;
     sentinels(store, &manifest)?;
+    behind(store, manifest.epoch, attempt)?;
     Ok(Some(Loaded { manifest, attempt, positions, log }))
+}
+
+/// Holds what the database says against the mark that is kept beside it.
+fn behind(store: &dyn Store, found: Epoch, attempt: Attempt) -> Result<(), ReadError> {
+    let Some(Mark { epoch: marked, attempt: marked_attempt }) = store.mark() else { return Ok(()) };
+    if found < marked || attempt < marked_attempt {
+        return Err(Damage::Behind { found, attempt, marked, marked_attempt }.into());
+    }
+    Ok(())
 }
 
 fn is_empty(store: &dyn Store) -> Result<bool, StoreError> {

@@ -49,7 +49,7 @@ impl CommitLog {
             }
             Ok((state, self.outbox(store)?))
         };
-        let (state, outbox) = read().map_err(|error| error.at(&self.identity))?;
+        let (state, outbox) = read().map_err(|error| error.at(&self.identity, store.place()))?;
         self.faults.pass(CrashPoint::RecoverAfter)?;
         Ok(Restored {
             epoch: self.durable.epoch,
@@ -67,7 +67,7 @@ impl CommitLog {
     /// [`RecoveryError::Damaged`] for a row that none of ours is, [`RecoveryError::Store`] for what cannot be read.
     pub fn rows(&self) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, RecoveryError> {
         let store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
-        rows(store).map_err(|error| error.at(&self.identity))
+        rows(store).map_err(|error| error.at(&self.identity, store.place()))
     }
 
     fn outbox(&self, store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Rows>>, ReadError> {

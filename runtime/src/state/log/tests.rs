@@ -626,7 +626,41 @@ fn operators_with_data_must_be_in_the_pipeline() {
         let mut log = open(&disk, Arc::new(NoFaults)).unwrap();
         let mut decls = decls();
         decls.remove(missing);
-        let error = log.register(&decls).unwrap_err().to_string();
+        let RecoveryError::Names { source, place, .. } = log.register(&decls).unwrap_err() else { panic!() };
+        let error = source.to_string();
         assert!(error.contains(&format!("that the pipeline lacks: {name} (the store has: in, count, out;")), "{error}");
+        assert_eq!(place, log.place());
     }
+}
+
+#[test]
+fn a_store_that_has_been_further_than_it_is_now_is_refused() {
+    let mark = |epoch, attempt| Mark { epoch: Epoch::new(epoch), attempt: Attempt::new(attempt) };
+    for (mark, found) in [(mark(6, 1), "fine"), (mark(7, 1), "at epoch 7"), (mark(6, 2), "in attempt 2")] {
+        let disk = folded_store();
+        disk.open("p", SHARD, false).unwrap().set_mark(mark).unwrap();
+        let verdict = verdict(&disk);
+        assert!(verdict.contains(found), "{mark:?}: {verdict}");
+        assert_eq!(verdict.contains("what was synced last is lost"), found != "fine", "{verdict}");
+    }
+    // Nothing is there any more: not even that makes it a new one.
+    let disk = SimDisk::new();
+    disk.open("p", SHARD, true).unwrap().set_mark(mark(1, 0)).unwrap();
+    assert!(verdict(&disk).contains("it is at epoch 0"), "{}", verdict(&disk));
+}
+
+#[test]
+fn a_mark_is_never_ahead_of_what_is_durable() {
+    let disk = folded_store();
+    let mut log = open(&disk, Arc::new(NoFaults)).unwrap();
+    assert_eq!(log.raise_attempt().unwrap(), Attempt::new(2));
+    log.register(&decls()).unwrap();
+    disk.fail_writes(WriteFaults { kind: StoreErrorKind::Full, after: 1, times: 1, outcome: FailedWrite::Written });
+    assert!(log.commit(vec![bundle(Attempt::new(2), 7)], &[]).unwrap_err().is_retryable());
+    log.mark();
+    drop(log);
+    // The write is lost; had it been marked, the store would be refused now.
+    disk.crash_with(|| false);
+    let log = open(&disk, Arc::new(NoFaults)).unwrap();
+    assert_eq!((log.epoch(), log.attempt()), (Epoch::new(6), Attempt::new(2)));
 }

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::{StoreError, StoreErrorKind};
+use super::{StoreError, StoreErrorKind, probe};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 const LOCK_FILE: &str = "LOCK.millstream";
@@ -15,7 +15,8 @@ const LOCK_FILE: &str = "LOCK.millstream";
 /// [`StoreErrorKind::Locked`] says who has it.
 pub(super) fn take(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join(LOCK_FILE);
-    let io = |error| io_error("lock the store", directory, error);
+    // The first file that is opened for writing there: what is wrong with the directory shows here.
+    let io = |error| probe::refused(directory, error);
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => (),
@@ -23,7 +24,13 @@ pub(super) fn take(directory: &Path) -> Result<File, StoreError> {
             let mut owner = String::new();
             // The text is for people: it may be of an owner that just left, or not be there yet.
             let _ = file.read_to_string(&mut owner);
-            let owner = if owner.is_empty() { "another process" } else { owner.trim_end() };
+            let ours = format!("pid {} ", std::process::id());
+            let owner = match owner.trim_end() {
+                "" => "another process".to_owned(),
+                // Two containers may both have this pid; then it says too much, and the advice is the same.
+                owner if owner.starts_with(&ours) => format!("{owner}, which is this process: another job of it"),
+                owner => owner.to_owned(),
+            };
             let reason = format!("in use by {owner}; stop it first, or choose another pipeline name or directory");
             return Err(StoreError::new(StoreErrorKind::Locked, "open the store", directory, reason));
         }
@@ -51,11 +58,15 @@ fn utc(time: Timestamp) -> String {
 
 /// Turns an error of the operating system into the store's.
 pub(super) fn io_error(action: &'static str, directory: &Path, error: io::Error) -> StoreError {
-    let kind = match error.kind() {
+    StoreError::new(io_kind(error.kind()), action, directory, error)
+}
+
+/// What an error of the operating system means for the store.
+pub(super) const fn io_kind(kind: io::ErrorKind) -> StoreErrorKind {
+    match kind {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
         _ => StoreErrorKind::Io,
-    };
-    StoreError::new(kind, action, directory, error)
+    }
 }
 
 #[cfg(test)]

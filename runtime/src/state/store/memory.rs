@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::{
-    Durability, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
+    Durability, Mark, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
     WriteBatch, WriteOp,
 };
 use crate::id::ShardId;
@@ -57,12 +57,20 @@ fn place(pipeline: &str, shard: ShardId) -> PathBuf {
 
 /// Says that another handle has the store.
 pub(crate) fn locked(place: &Path) -> StoreError {
-    StoreError::new(StoreErrorKind::Locked, "open the store", place, "another job of this process has it open")
+    StoreError::new(
+        StoreErrorKind::Locked,
+        "open the store",
+        place,
+        "another job of this process has it open; stop that first, or choose another pipeline name",
+    )
 }
+
+const MISSING: &str =
+    "there is none; use StartFrom::ResumeOrCreate to begin a new one, or look for the directory it was in";
 
 /// Says that there is no store.
 pub(crate) fn missing(place: &Path) -> StoreError {
-    StoreError::new(StoreErrorKind::Missing, "open the store", place, "there is none, and none was to be created")
+    StoreError::new(StoreErrorKind::Missing, "open the store", place, MISSING)
 }
 
 /// Says that an ingestion's keys do not rise.
@@ -103,6 +111,10 @@ impl Drop for MemoryStore {
 }
 
 impl StoreRead for MemoryContent {
+    fn place(&self) -> &Path {
+        &self.place
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         Ok(self.read().multi_get(space, keys))
     }
@@ -122,6 +134,10 @@ impl StoreRead for MemoryContent {
 }
 
 impl StoreRead for MemoryStore {
+    fn place(&self) -> &Path {
+        self.content.place()
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.content.multi_get(space, keys)
     }
@@ -147,6 +163,15 @@ impl Store for MemoryStore {
 
     fn reader(&self) -> Arc<dyn StoreRead> {
         Arc::clone(&self.content) as _
+    }
+
+    /// Memory forgets nothing that a mark could tell of.
+    fn set_mark(&mut self, _mark: Mark) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        None
     }
 
     fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {

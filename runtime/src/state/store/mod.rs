@@ -11,22 +11,30 @@
 mod conformance;
 #[cfg(feature = "rocksdb")]
 mod lock;
+#[cfg(feature = "rocksdb")]
+mod mark_file;
 pub(crate) mod memory;
+#[cfg(feature = "rocksdb")]
+mod probe;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
 mod share;
+mod watchdog;
 
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub use self::memory::Memory;
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::RocksDb;
 pub use self::share::{StateCounters, StoreShare};
+pub use self::watchdog::open_within;
 use crate::error::BoxError;
 use crate::fault::Crashed;
-use crate::id::ShardId;
+use crate::id::{Attempt, Epoch, ShardId};
 
 /// A key space of a store. Keys of different spaces never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,11 +139,23 @@ pub enum Durability {
     Buffered,
 }
 
+/// How far a store has got at least: whatever is marked was durable before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark {
+    /// The last committed epoch, or one before it.
+    pub epoch: Epoch,
+    /// The attempt that was raised last, or one before it.
+    pub attempt: Attempt,
+}
+
 /// What a scan does with an entry; breaking ends the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// The part of a store that only reads. May be shared and used from any thread, also while the owner writes.
 pub trait StoreRead: Send + Sync + fmt::Debug {
+    /// Where the store is, for messages.
+    fn place(&self) -> &Path;
+
     /// Reads many keys, answers in the order of `keys`.
     ///
     /// # Errors
@@ -195,6 +215,16 @@ pub trait Store: StoreRead {
     /// [`StoreError`]; [`StoreErrorKind::Misuse`] for a run of another store or of an earlier handle.
     fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError>;
 
+    /// Keeps a mark apart from the database, so that damage which makes the database forget its last writes is noticed.
+    /// Durable when it returns. A mark that is lower than the one before leaves that in force.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the mark before is in force, and the handle can be used as before.
+    fn set_mark(&mut self, mark: Mark) -> Result<(), StoreError>;
+
+    /// The mark in force; none in a store that never had one.
+    fn mark(&self) -> Option<Mark>;
+
     /// Makes a copy that later writes do not touch, in a directory that must not exist.
     ///
     /// # Errors
@@ -229,6 +259,8 @@ pub enum StoreErrorKind {
     Corrupt,
     /// The disk or the operating system failed.
     Io,
+    /// It did not answer in time. The thread that waits for it is left behind, with the store's lock.
+    Stuck,
     /// The backend cannot do this.
     Unsupported,
     /// The caller broke the contract: a bug in this library.

@@ -4,6 +4,8 @@
 //! <root>/<pipeline>/<shard>/   RocksDB's own files, and
 //!     LOCK.millstream          held by the process that has the store open; its text says who that is
 //!     WRITTEN.millstream       there once a write was synced: an empty or missing database beside it is damage
+//!     EPOCH.millstream         the mark: what the database has had at least; see `mark_file.rs`
+//!     PROBE.millstream*        only while a start tries the directory
 //!     ingest/                  sorted runs on their way in; emptied at open
 //! ```
 
@@ -21,8 +23,10 @@ use rocksdb::{
 };
 
 use super::lock::{self, io_error};
+use super::mark_file::MarkFile;
+use super::probe;
 use super::{
-    Durability, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
+    Durability, Mark, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
     WriteBatch, WriteOp,
 };
 use crate::error::BoxError;
@@ -33,6 +37,8 @@ const INGEST_DIR: &str = "ingest";
 const MIB: usize = 1 << 20;
 /// What RocksDB adds to an operation in a batch, at most: its kind, the family and two lengths.
 const OP_BYTES: usize = 16;
+/// What to do about damage.
+const RESTORE: &str = "restore the directory from a copy or a kept epoch";
 
 /// Keeps state in RocksDB: one database per pipeline and shard, in `<root>/<pipeline>/<shard>`.
 ///
@@ -125,6 +131,7 @@ fn write_options(durability: Durability) -> WriteOptions {
 #[derive(Debug)]
 struct RocksDbStore {
     shared: Arc<Shared>,
+    mark: MarkFile,
     /// Whether `WRITTEN.millstream` is there.
     written: bool,
     /// The error that made the handle unusable. RocksDB itself refuses after some errors, not after all.
@@ -147,12 +154,14 @@ impl RocksDbStore {
         if !create && !is_there(WRITTEN_FILE) && !is_there("CURRENT") {
             return Err(super::memory::missing(&directory));
         }
-        let io = |error| io_error("prepare the store's directory", &directory, error);
-        fs::create_dir_all(&directory).map_err(io)?;
+        let io = |error| probe::refused(&directory, error);
+        probe::make(&directory)?;
         let lock = lock::take(&directory)?;
+        probe::check(&directory)?;
+        let mark = MarkFile::open(&directory)?;
         let written = is_there(WRITTEN_FILE);
         if written && !is_there("CURRENT") {
-            let reason = "it held committed epochs and its file CURRENT is gone; restore the directory from a copy";
+            let reason = format!("it held committed epochs and its file CURRENT is gone; {RESTORE}");
             return Err(StoreError::new(StoreErrorKind::Corrupt, "open the store", &directory, reason));
         }
         let ingest = directory.join(INGEST_DIR);
@@ -174,13 +183,13 @@ impl RocksDbStore {
             ColumnFamilyDescriptor::new(name, options)
         });
         let db = DB::open_cf_descriptors(&options, &directory, families)
-            .map_err(|error| StoreError::new(open_kind(&error), "open the store", &directory, error))?;
+            .map_err(|error| advised(open_kind(&error), "open the store", &directory, &error))?;
         let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0) });
-        let mut store = Self { shared, written, failed: None };
+        let mut store = Self { shared, mark, written, failed: None };
         match (store.is_empty()?, written) {
             (true, true) => {
                 // RocksDB opens some damaged files without an error and finds nothing in them.
-                let reason = "it held committed epochs and is empty now; restore the directory from a copy";
+                let reason = format!("it held committed epochs and is empty now; {RESTORE}");
                 return Err(store.shared.error(StoreErrorKind::Corrupt, "open the store", reason));
             }
             (false, false) => store.mark_written()?,
@@ -282,7 +291,7 @@ impl Shared {
     }
 
     fn rocksdb_error(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
-        self.error(kind(&error), action, error)
+        advised(kind(&error), action, &self.directory, &error)
     }
 
     /// Writes a run to a file of its own; says whether it has any entries.
@@ -317,6 +326,10 @@ impl Shared {
 }
 
 impl StoreRead for Shared {
+    fn place(&self) -> &Path {
+        &self.directory
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let action = "read";
         let values = self.db.batched_multi_get_cf(self.family(space)?, keys, false);
@@ -365,6 +378,10 @@ impl StoreRead for Shared {
 }
 
 impl StoreRead for RocksDbStore {
+    fn place(&self) -> &Path {
+        self.shared.place()
+    }
+
     fn multi_get(&self, space: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.check("read")?;
         self.shared.multi_get(space, keys)
@@ -418,6 +435,14 @@ impl Store for RocksDbStore {
         })
     }
 
+    fn set_mark(&mut self, mark: Mark) -> Result<(), StoreError> {
+        self.mark.set(mark).map_err(|error| io_error("write the mark", &self.shared.directory, error))
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.mark.get()
+    }
+
     fn checkpoint(&self, path: &Path) -> Result<(), StoreError> {
         let action = "copy the store";
         self.check(action)?;
@@ -442,6 +467,21 @@ fn sync_ancestors(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Adds to what the database says what can be done about it.
+fn advised(kind: StoreErrorKind, action: &'static str, directory: &Path, error: &rocksdb::Error) -> StoreError {
+    let text = error.as_ref();
+    let advice = match kind {
+        StoreErrorKind::Corrupt => RESTORE,
+        StoreErrorKind::Locked => "another process uses it without this library's lock; stop that first",
+        StoreErrorKind::Full => "free some space there; what was committed is intact",
+        _ if text.contains("Permission denied") => {
+            "its files must belong to the user that runs this process; change their owner with `chown -R`"
+        }
+        _ => "look after the disk and start again; what was committed is intact as far as the disk has kept it",
+    };
+    StoreError::new(kind, action, directory, format!("{text}; {advice}"))
 }
 
 fn kind(error: &rocksdb::Error) -> StoreErrorKind {

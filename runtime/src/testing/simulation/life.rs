@@ -22,6 +22,7 @@ use crate::state::read::StateRows;
 use crate::state::store::{StateBackend, StoreErrorKind, StoreShare};
 use crate::state::{FoldJob, MemoryBudget};
 use crate::task::{TaskMachine, Turn};
+use crate::testing::sim_store::{FailedWrite, WriteFaults};
 use crate::time::{Clock, Timestamp};
 
 /// Who can be picked for a step.
@@ -337,8 +338,13 @@ impl<'a> Life<'a> {
             0 if self.world.failures > 0 => self.fail_a_task(),
             1 if self.world.full_disks > 0 => {
                 self.world.full_disks -= 1;
-                let times = self.world.rng.random_range(1..4);
-                self.world.disk.fail_next(StoreErrorKind::Full, times);
+                let rng = &mut self.world.rng;
+                // A full disk is waited for; any other error ends the attempt if the write is lost, which the contract leaves
+                // open. Some hit the writes of a recovery, some the ingestion of a fold.
+                let kind = if rng.random() { StoreErrorKind::Full } else { StoreErrorKind::Io };
+                let outcome = if rng.random() { FailedWrite::Lost } else { FailedWrite::Written };
+                let (after, times) = (rng.random_range(0..3), rng.random_range(1..4));
+                self.world.disk.fail_writes(WriteFaults { kind, after, times, outcome });
             }
             2 if self.world.stops > 0 && self.world.rng.random_bool(0.3) => {
                 self.world.stops -= 1;

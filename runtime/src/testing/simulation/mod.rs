@@ -56,7 +56,7 @@ pub struct SimConfig {
     pub failures: u32,
     /// Most orderly stops, each followed by a new life.
     pub stops: u32,
-    /// Most times that the disk is full for a while.
+    /// Most times that the disk is full for a while, or that writes to it fail.
     pub full_disks: u32,
     /// Virtual time when the run begins. By default the year 2100, so that event times of today are not ahead of it.
     pub begins: Timestamp,
