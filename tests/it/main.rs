@@ -13,9 +13,9 @@ mod canaries;
 mod damage;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod disk_full;
+mod event_time;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod failing_calls;
-mod event_time;
 mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]

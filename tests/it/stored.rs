@@ -117,6 +117,7 @@ pub(crate) fn bundle(seed: u64, attempt: Attempt, epoch: u64, operators: &[Opera
         split,
         position: Position::from_u64(mix(seed ^ epoch)),
         ended: false,
+        watermarks: Vec::new(),
     });
     let mut rows = RowsBuilder::default();
     for row in 0..20 {
