@@ -17,7 +17,7 @@ use millstream::runtime::rows::RowsBuilder;
 use millstream::runtime::state::key_group::{KeyGroups, StreamKeyRef};
 use millstream::runtime::state::log::{CommitLog, Identity, LogLimits, StartFrom};
 use millstream::runtime::state::store::{RocksDb, StateBackend, StoreShare};
-use millstream::runtime::state::{Snapshot, Table};
+use millstream::runtime::state::{Single, Snapshot, Table, TableSetup};
 
 const EPOCHS: u64 = 5;
 /// The first three epochs are rows, the last two are in the log.
@@ -45,7 +45,7 @@ fn declared() -> [OperatorDecl; 3] {
 }
 
 /// Word `w` is counted `w` more times in every epoch up to `w`; words below an epoch are removed in it.
-fn counts(table: &mut Table<String, u64>, epoch: u64) {
+fn counts(table: &mut Table<String, Single<u64>>, epoch: u64) {
     for word in 0..10u64 {
         let name = format!("word-{word}");
         let hash = name.as_str().key_hash(&mut Vec::new());
@@ -61,8 +61,10 @@ fn expected() -> BTreeMap<String, u64> {
     (EPOCHS..10).map(|word| (format!("word-{word}"), word * EPOCHS)).collect()
 }
 
-fn table(operator: OperatorId) -> Table<String, u64> {
-    Table::new(operator, 0, KeyGroups::default(), 0..KeyGroups::default().count(), Epoch::GENESIS)
+fn table(operator: OperatorId) -> Table<String, Single<u64>> {
+    let (key_groups, restored) = (KeyGroups::default(), Epoch::GENESIS);
+    let groups = 0..key_groups.count();
+    Table::new(TableSetup { operator, state: 0, key_groups, groups, restored, share: StoreShare::default() })
 }
 
 fn write(root: &Path) {

@@ -7,7 +7,7 @@ use millstream_runtime::operator::{FrameInput, OpenContext, Operator, Prepared};
 use millstream_runtime::record::Record;
 use millstream_runtime::state::key_group::StreamKey;
 use millstream_runtime::state::key_group::StreamKeyRef;
-use millstream_runtime::state::{OperatorState, StateValue, Table};
+use millstream_runtime::state::{OperatorState, Single, StateValue, Table};
 
 use crate::keyed_stream::KeySelector;
 
@@ -19,13 +19,13 @@ pub(super) const VERSION: u32 = 1;
 const NUMBER: u16 = 0;
 
 /// Changes the key's value by each record and sends the new value.
-pub(super) struct Update<K: StreamKey, T, S, F> {
-    table: Table<K, S>,
+pub(super) struct Update<K: StreamKey, T, S: StateValue, F> {
+    table: Table<K, Single<S>>,
     selector: KeySelector<K, T>,
     step: F,
 }
 
-impl<K: StreamKey, T, S, F> fmt::Debug for Update<K, T, S, F> {
+impl<K: StreamKey, T, S: StateValue, F> fmt::Debug for Update<K, T, S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Update")
     }
@@ -35,7 +35,7 @@ impl<K: StreamKey, T, S: StateValue, F> Update<K, T, S, F> {
     /// Makes the operator of one subtask and restores its state. `step` changes the value, which is absent for a new key,
     /// and returns what goes out.
     pub(super) fn open(open: &OpenContext, selector: KeySelector<K, T>, step: F) -> Result<Self, BoxError> {
-        let mut table = Table::new(open.operator, NUMBER, open.key_groups, open.groups.clone(), open.restored);
+        let mut table = Table::new(open.table(NUMBER));
         if let Some(chunks) = &open.state {
             table.load(chunks)?;
         }

@@ -9,8 +9,10 @@ use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
 use crate::operator::ReadOrder;
 use crate::operator::read::Waiting;
+use crate::state::TableSetup;
 use crate::state::key_group::KeyGroups;
 use crate::state::read::StateRead;
+use crate::state::store::StoreShare;
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -210,4 +212,20 @@ pub struct OpenContext {
     pub key_groups: KeyGroups,
     /// Restored state of this operator: chunks of [`crate::state::entry`], later entries win; of all key groups.
     pub state: Option<Arc<Vec<Vec<u8>>>>,
+    /// The way to the rows.
+    pub share: StoreShare,
+}
+
+impl OpenContext {
+    /// What a table of the operator's state with this number is made from.
+    pub fn table(&self, state: u16) -> TableSetup {
+        TableSetup {
+            operator: self.operator,
+            state,
+            key_groups: self.key_groups,
+            groups: self.groups.clone(),
+            restored: self.restored,
+            share: self.share.clone(),
+        }
+    }
 }

@@ -253,6 +253,7 @@ impl TaskSeed {
             groups: spec.key_groups.range(self.subtask.index, self.plan.parallelism),
             key_groups: spec.key_groups,
             state: spec.restored.state.get(&operator).cloned(),
+            share: spec.share.clone(),
         }
     }
 

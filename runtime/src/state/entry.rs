@@ -46,7 +46,8 @@ impl<'a> EntryKey<'a> {
     }
 }
 
-/// Appends one entry. `key` writes the key's canonical bytes, `value` the encoded value; without one it is a tombstone.
+/// Appends one entry. `key` writes the key's canonical bytes, `element` those that tell its elements apart, `value` the encoded
+/// value; without one it is a tombstone.
 ///
 /// # Errors
 /// What `value` returns; `out` is then as before.
@@ -55,7 +56,7 @@ pub fn append<E>(
     state: u16,
     group: u16,
     key: impl FnOnce(&mut Vec<u8>),
-    element: &[u8],
+    element: impl FnOnce(&mut Vec<u8>),
     value: Option<impl FnOnce(&mut Vec<u8>) -> Result<(), E>>,
 ) -> Result<(), E> {
     let start = out.len();
@@ -66,7 +67,7 @@ pub fn append<E>(
     out.extend_from_slice(&[0; 4]);
     key(out);
     patch_length(out, length_at);
-    out.extend_from_slice(element);
+    element(out);
     patch_length(out, start);
     let value_at = out.len();
     match value {
@@ -159,10 +160,18 @@ mod tests {
             out.push(9);
             Ok::<_, ()>(())
         };
-        append(&mut chunk, 1, 959, |out| out.extend_from_slice(b"key"), b"el", Some(value)).unwrap();
-        append(&mut chunk, 2, 0, |_| (), b"", None::<NoValue>).unwrap();
+        append(
+            &mut chunk,
+            1,
+            959,
+            |out| out.extend_from_slice(b"key"),
+            |out| out.extend_from_slice(b"el"),
+            Some(value),
+        )
+        .unwrap();
+        append(&mut chunk, 2, 0, |_| (), |_| (), None::<NoValue>).unwrap();
         let before = chunk.clone();
-        assert_eq!(append(&mut chunk, 2, 0, |_| (), b"", Some(|_: &mut Vec<u8>| Err(()))), Err(()));
+        assert_eq!(append(&mut chunk, 2, 0, |_| (), |_| (), Some(|_: &mut Vec<u8>| Err(()))), Err(()));
         assert_eq!(chunk, before);
 
         let read: Vec<_> = entries(&chunk).collect();
@@ -174,7 +183,7 @@ mod tests {
     #[test]
     fn says_so_when_a_chunk_is_cut_anywhere() {
         let mut chunk = Vec::new();
-        append(&mut chunk, 1, 2, |out| out.push(3), b"", None::<NoValue>).unwrap();
+        append(&mut chunk, 1, 2, |out| out.push(3), |_| (), None::<NoValue>).unwrap();
         for cut in 1..chunk.len() {
             let mut entries = entries(&chunk[..cut]);
             assert!(entries.next().is_none() && entries.is_damaged(), "cut at {cut}");

@@ -21,6 +21,9 @@ pub trait Snapshot {
     /// # Errors
     /// [`CodecError`] when a value's `Serialize` fails.
     fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError>;
+
+    /// How many entries are left in frozen epochs.
+    fn left(&self) -> usize;
 }
 
 /// The state of one operator in one subtask, as its task drives it.

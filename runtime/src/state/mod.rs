@@ -1,7 +1,9 @@
 //! State: typed maps in memory, and the store that always holds exactly the last committed epoch.
 
+mod cell;
 pub mod entry;
 mod fold;
+mod form;
 mod freeze;
 pub mod key_group;
 pub mod log;
@@ -9,6 +11,8 @@ pub mod read;
 pub mod store;
 mod table;
 
+pub use self::cell::{Cell, Cells, Content, Element, Single};
 pub use self::fold::Folded;
+pub use self::form::{Form, FormError, Plain, StateValue};
 pub use self::freeze::{OperatorState, Slice, Snapshot};
-pub use self::table::{LoadError, StateError, StateValue, Table};
+pub use self::table::{LoadError, StateError, Table, TableSetup};

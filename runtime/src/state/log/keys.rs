@@ -99,7 +99,7 @@ mod tests {
     fn a_sentinel_stands_before_the_rows_of_its_state() {
         let (operator, state) = (OperatorId::new(1), 2u16);
         let mut entry = Vec::new();
-        crate::state::entry::append(&mut entry, state, 0, |_| (), b"", None::<fn(&mut Vec<u8>) -> Result<(), ()>>)
+        crate::state::entry::append(&mut entry, state, 0, |_| (), |_| (), None::<fn(&mut Vec<u8>) -> Result<(), ()>>)
             .unwrap();
         let entry = crate::state::entry::entries(&entry).next().unwrap();
         let row = crate::state::entry::row_key(operator, entry.key);

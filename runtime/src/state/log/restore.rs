@@ -105,6 +105,6 @@ fn append(chunks: &mut Vec<Vec<u8>>, key: EntryKey<'_>, value: &[u8]) {
         out.extend_from_slice(value);
         Ok::<(), std::convert::Infallible>(())
     };
-    let Ok(()) =
-        entry::append(chunk, key.state, key.group, |out| out.extend_from_slice(key.key), key.element, Some(write));
+    let bytes_of = |bytes| move |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+    let Ok(()) = entry::append(chunk, key.state, key.group, bytes_of(key.key), bytes_of(key.element), Some(write));
 }

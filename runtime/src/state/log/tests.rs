@@ -63,7 +63,7 @@ fn chunk(changes: &[(u16, Vec<u8>, Option<u64>)]) -> Vec<u8> {
                 Ok::<_, ()>(())
             }
         });
-        entry::append(&mut chunk, *state, 5, |out| out.extend_from_slice(key), b"", write).unwrap();
+        entry::append(&mut chunk, *state, 5, |out| out.extend_from_slice(key), |_| (), write).unwrap();
     }
     chunk
 }
