@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::actor::{JobLink, SubtaskView, block_on, refuse_async};
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, JobError, JobStatus};
+use crate::operator::Dropped;
 
 /// A running job. Cheap to clone; all clones are the same job.
 ///
@@ -31,12 +32,21 @@ pub struct SubtaskStatus {
     pub records_in: u64,
     /// Whether it waits for room in an output.
     pub blocked: bool,
+    /// Records that its operators dropped on purpose since the attempt began, by operator and reason. Every operator that may
+    /// drop records is here, also with 0.
+    pub dropped: Vec<Dropped>,
 }
 
 impl From<SubtaskView> for SubtaskStatus {
     fn from(view: SubtaskView) -> Self {
         let SubtaskView { subtask, task, control } = view;
-        Self { subtask, task, records_in: control.records_in(), blocked: control.is_blocked() }
+        Self {
+            subtask,
+            task,
+            records_in: control.records_in(),
+            blocked: control.is_blocked(),
+            dropped: control.dropped(),
+        }
     }
 }
 

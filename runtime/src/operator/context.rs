@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::channel::Bell;
-use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
+use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
-use crate::operator::ReadOrder;
 use crate::operator::read::Waiting;
-use crate::state::TableSetup;
+use crate::operator::{ReadOrder, TaskControl};
 use crate::state::key_group::KeyGroups;
+use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
 use crate::state::store::StoreShare;
+use crate::state::{TableSetup, UnknownState};
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -212,11 +213,36 @@ pub struct OpenContext {
     pub key_groups: KeyGroups,
     /// Restored state of this operator: chunks of [`crate::state::entry`], later entries win; of all key groups.
     pub state: Option<Arc<Vec<Vec<u8>>>>,
+    /// The operator's states with their numbers, by the store's name table.
+    pub states: Vec<StateEntry>,
     /// The way to the rows.
     pub share: StoreShare,
+    /// The processing time.
+    pub clock: SharedClock,
+    /// Where the subtask's counters are.
+    pub control: TaskControl,
 }
 
 impl OpenContext {
+    /// Returns the number of one of the operator's states.
+    ///
+    /// # Errors
+    /// [`UnknownState`] for a state that was not declared: a bug of the operator.
+    pub fn number_of(&self, state: &str) -> Result<u16, UnknownState> {
+        let found = self.states.iter().find(|known| known.name == state);
+        found.map(|known| known.number).ok_or_else(|| UnknownState { state: state.to_owned() })
+    }
+
+    /// What the keyed state of a user's operator is made from.
+    pub fn keyed(&self) -> KeyedSetup {
+        KeyedSetup {
+            table: self.table(0),
+            numbers: Some(self.states.clone()),
+            stored: self.state.clone(),
+            now: self.clock.now(),
+        }
+    }
+
     /// What a table of the operator's state with this number is made from.
     pub fn table(&self, state: u16) -> TableSetup {
         TableSetup {

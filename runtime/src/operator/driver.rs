@@ -1,7 +1,9 @@
 //! Runs one operator: pulls its results, fills frames, minds marks.
 
+use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
+use crate::id::Epoch;
 use crate::operator::read::Waiting;
 use crate::operator::{Flow, Node, TaskContext, TaskError};
 use crate::record::Record;
@@ -131,6 +133,8 @@ pub struct Driver<O: Operator> {
     /// The mark is one of time, and the operator is not through with it.
     firing: bool,
     waiting: Option<Waiting>,
+    /// Only ever set by a planted bug.
+    freeze_late: Option<Epoch>,
     grammar: Grammar,
     next: Box<dyn Node<O::Out>>,
 }
@@ -153,6 +157,7 @@ impl<O: Operator> Driver<O> {
             mark: None,
             firing: false,
             waiting: None,
+            freeze_late: None,
             grammar: Grammar::default(),
             next,
         }
@@ -191,6 +196,7 @@ impl<O: Operator> Driver<O> {
                 }
             }
             if pulled == Pulled::Dry {
+                self.freeze_late();
                 if let Some(at) = self.operator.wake_at() {
                     context.wake_at(at);
                 }
@@ -242,13 +248,26 @@ impl<O: Operator> Driver<O> {
         Ok(true)
     }
 
+    /// Planted bug: freezes at the end of a frame instead of at the barrier before it.
+    fn freeze_late(&mut self) {
+        if let Some(epoch) = self.freeze_late.take()
+            && let Some(state) = self.operator.state()
+        {
+            state.freeze(epoch);
+        }
+    }
+
     fn pass_mark(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
         let Some(mark) = self.mark.take() else { return Ok(Flow::Ready) };
         if let Mark::Barrier(barrier) = mark
             && let Some(state) = self.operator.state()
         {
-            state.freeze(barrier.epoch);
             context.expect_delta(barrier.epoch);
+            if planted(Canary::SnapshotAfterNextRecord) && !barrier.last {
+                self.freeze_late = Some(barrier.epoch);
+            } else {
+                state.freeze(barrier.epoch);
+            }
         }
         self.next.offer(mark.frame(), context)
     }
@@ -288,6 +307,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
     }
 
     fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.freeze_late();
         self.next.flush(context)
     }
 

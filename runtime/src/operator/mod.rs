@@ -12,14 +12,16 @@ mod input;
 mod node;
 mod output;
 mod read;
+mod sides;
 mod tee;
 
 pub use self::context::{Effect, OpenContext, TaskContext};
-pub use self::control::{SourceCommand, SourceControl, TaskControl};
+pub use self::control::{DropCounter, DropReason, Dropped, SourceCommand, SourceControl, TaskControl};
 pub use self::driver::{Driver, Fired, FrameInput, Operator, Prepared};
 pub use self::head::{Head, Polled};
 pub use self::input::InputHead;
 pub use self::node::{AnyNode, Flow, Node, TaskError};
 pub use self::output::Output;
 pub use self::read::ReadOrder;
+pub use self::sides::{Emitted, OutputTag, SideDecl, Splitter};
 pub use self::tee::Tee;

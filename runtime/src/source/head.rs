@@ -15,6 +15,7 @@ use crate::operator::{
 use crate::position::{Position, SplitId};
 use crate::record::Record;
 use crate::source::{Fetched, SplitStart};
+use crate::time::Timestamp;
 
 #[derive(Debug)]
 struct Split {
@@ -221,9 +222,12 @@ impl<T> Head for SourceHead<T> {
         if self.fetch()? {
             return self.feed(context);
         }
-        if !self.done && self.splits.iter().all(|split| split.ended) {
+        if !self.done && !self.last && self.splits.iter().all(|split| split.ended) {
             self.done = true;
             context.push_effect(Effect::SourceDone(context.subtask()));
+            // The final watermark: others that go on need not wait for this one, and what is left of timers fires.
+            let flow = self.chain.offer(Frame::Watermark(Timestamp::MAX), context)?;
+            return Ok(self.passed(flow, context));
         }
         Ok(match self.chain.flush(context)? {
             Flow::Ready => Polled::Idle,

@@ -6,13 +6,16 @@ mod fold;
 mod form;
 mod freeze;
 pub mod key_group;
+pub mod keyed;
 pub mod log;
+mod packed;
 pub mod read;
 pub mod store;
 mod table;
 
 pub use self::cell::{Cell, Cells, Content, Element, Single};
 pub use self::fold::Folded;
-pub use self::form::{Form, FormError, Plain, StateValue};
+pub use self::form::{Form, FormError, Plain, StateValue, Versioned};
 pub use self::freeze::{OperatorState, Slice, Snapshot};
-pub use self::table::{LoadError, StateError, Table, TableSetup};
+pub use self::packed::PackedKey;
+pub use self::table::{LoadError, StateError, Table, TableSetup, UnknownState};

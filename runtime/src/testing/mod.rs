@@ -3,11 +3,13 @@
 
 mod clock;
 mod harness;
+mod scripted_time;
 pub mod sim_store;
 mod sim_world;
 mod simulation;
 
 pub use self::clock::ManualClock;
 pub use self::harness::{HarnessFailure, ScriptSink, ScriptSource, check, check_at};
+pub use self::scripted_time::{ScriptedTime, Timing};
 pub use self::sim_world::{Numbered, Outside, SimSink, SimSource};
 pub use self::simulation::{SimConfig, SimFailure, SimReport, simulate};
