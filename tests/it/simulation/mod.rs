@@ -2,6 +2,7 @@
 //!
 //! `make sim SEEDS=20000` sets `MILLSTREAM_SIM_SEEDS`; one failing seed is replayed with `MILLSTREAM_SIM_SEED=n`.
 
+mod processed;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use millstream::runtime::testing::{SimConfig, SimReport, simulate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::processed::Processed;
 use self::topology::Topology;
 
 /// How often each crash point, each fold step and a depth of two must be met in a full sweep.
@@ -58,8 +60,11 @@ fn config(seed: u64) -> SimConfig {
     }
 }
 
-/// Runs a seed and compares it with its twin.
+/// Runs a seed and compares it with its twin. Every third seed is a pipeline of users' operators.
 fn run(seed: u64) -> Result<SimReport, String> {
+    if seed % 3 == 2 {
+        return run_processed(seed, &config(seed));
+    }
     let config = config(seed);
     let (topology, outsides) = Topology::draw(seed, 0.05);
     let report = simulate(&config, &|| topology.graph(&outsides)).map_err(|failure| failure.to_string())?;
@@ -68,6 +73,19 @@ fn run(seed: u64) -> Result<SimReport, String> {
     simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
     for (sink, (got, wanted)) in outsides.iter().zip(&expected).enumerate() {
         compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink} of {topology:?}: {text}"))?;
+    }
+    Ok(report)
+}
+
+fn run_processed(seed: u64, config: &SimConfig) -> Result<SimReport, String> {
+    let (processed, outsides) = Processed::draw(seed, 0.05);
+    let report = simulate(config, &|| processed.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    let (twin, expected) = Processed::draw(seed, 0.0);
+    let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
+    let calm = simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
+    twin.verify(&calm, &expected).map_err(|text| format!("the twin of {twin:?}: {text}"))?;
+    for (sink, (got, wanted)) in outsides.iter().zip(&expected).enumerate() {
+        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink} of {processed:?}: {text}"))?;
     }
     Ok(report)
 }
