@@ -190,7 +190,7 @@ impl Remember {
             timers.register(TimerKind::EventTime, decoy);
             timers.delete(TimerKind::EventTime, decoy);
         }
-        if record.seq % 2 == 0 {
+        if record.seq.is_multiple_of(2) {
             ctx.emit_to(&self.evens, ctx.time().as_micros());
         }
     }

@@ -84,10 +84,9 @@ impl<V: StateValue> List<V> {
 
     /// Adds elements at the end.
     pub fn extend(&mut self, values: impl IntoIterator<Item = V>) {
-        let mut next = self.0.last().map_or(0, |last| last + 1);
-        for value in values {
-            self.0.put(&next, value);
-            next += 1;
+        let next = self.0.last().map_or(0, |last| last + 1);
+        for (index, value) in (next..).zip(values) {
+            self.0.put(&index, value);
         }
     }
 
