@@ -60,6 +60,9 @@ struct Args {
     /// Panics at this record of this life, once
     #[arg(long)]
     panic_at: Option<u64>,
+    /// Bytes of memory that the state may take
+    #[arg(long, default_value_t = 4 << 20)]
+    memory: u64,
     /// Plants a bug that the harness has to find
     #[arg(long, value_enum)]
     bug: Option<Bug>,
@@ -210,7 +213,8 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
         .state_backend(RocksDb::at(dir.join("state")))
         .workers(2)
         .epoch_interval(Duration::from_millis(10))
-        .log_limits(LogLimits { fold_epochs: 6, ..LogLimits::default() })
+        .log_limits(LogLimits { fold_epochs: 5, ..LogLimits::default() })
+        .state_memory(args.memory)
         .restart(RestartPolicy::at_most(3).backoff(Duration::from_millis(5)));
     if let Ok(failpoint) = std::env::var("MILLSTREAM_FAILPOINT") {
         builder = builder.faults(Arc::new(failpoint.parse::<Failpoint>()?));
@@ -224,7 +228,11 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            ended = job.wait() => return Ok(ended?),
+            ended = job.wait() => {
+                let state = job.state();
+                tell(&format!("keys {} {}", state.read_keys, state.evicted_keys));
+                return Ok(ended?);
+            }
             _ = look.tick() => {}
         }
         let status = job.status();

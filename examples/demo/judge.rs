@@ -7,11 +7,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use millstream::connectors::file::CommittedFile;
 use millstream::prelude::*;
-use millstream::runtime::fault::NoFaults;
+use millstream::runtime::fault::{NoFaults, SharedFaults};
 use millstream::runtime::id::ShardId;
 use millstream::runtime::state::key_group::KeyGroups;
 use millstream::runtime::state::log::{CommitLog, Identity, LogLimits, StartFrom};
-use millstream::runtime::state::store::StateBackend;
+use millstream::runtime::state::store::{StateBackend, StoreShare};
 
 use crate::child::{Layout, PIPELINE};
 use crate::input::Text;
@@ -78,7 +78,8 @@ impl Saved {
         let shard = ShardId::default();
         let store = RocksDb::at(Layout(dir).state()).open(PIPELINE, shard, false)?;
         let identity = Identity { pipeline: PIPELINE.to_owned(), shard, key_groups: KeyGroups::DEFAULT_COUNT.get() };
-        let log = CommitLog::open(store, identity, StartFrom::Resume, LogLimits::default(), Arc::new(NoFaults))?;
+        let alone = (Arc::new(NoFaults) as SharedFaults, StoreShare::default());
+        let log = CommitLog::open(store, identity, StartFrom::Resume, LogLimits::default(), alone)?;
         let restored = log.restore()?;
         let positions = restored.positions.into_iter().map(|at| {
             let bytes = at.position.as_u64().context("a position that is no byte offset")?;

@@ -38,6 +38,14 @@ impl<K: StreamKey, T> KeySelector<K, T> {
         }
     }
 
+    /// Takes note that the state of a record's key is needed.
+    pub(crate) fn want(&self, value: &T, hash: u32, keyed: &mut KeyedState) {
+        match self {
+            Self::Owned(key) => keyed.want(hash, key(value).borrow()),
+            Self::Borrowed(key) => keyed.want(hash, key(value)),
+        }
+    }
+
     /// Makes a record's key the one whose state is at hand.
     pub(crate) fn enter(&self, value: &T, hash: u32, keyed: &mut KeyedState) {
         match self {
@@ -116,7 +124,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     /// Takes the stream apart: the records, their key, and the wire that exchanges them by it.
     pub(crate) fn into_parts(self) -> (Stream<T>, KeySelector<K, T>, WireOf<T>) {
         let hash = self.hash;
-        let routing = move || Routing::Hash { hash: Arc::clone(&hash), groups: KeyGroups::default() };
+        let routing = move |groups: KeyGroups| Routing::Hash { hash: Arc::clone(&hash), groups };
         (self.stream, self.selector, WireOf::new(routing))
     }
 }

@@ -195,6 +195,22 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     }
 }
 
+impl<T: Clone + Send + 'static> Stream<T> {
+    /// Gives every subtask of what follows every record: for rules and small tables that all of them need. What follows sees
+    /// each record once per subtask, so a count behind it counts that often.
+    #[track_caller]
+    pub fn broadcast(mut self) -> Self {
+        let at = Location::caller();
+        let make = |_: &OpenContext| Ok(ChainOperator::new::<T>(&Erased));
+        let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless("broadcast", make)));
+        let shared = self.shared.clone();
+        let vertex = shared.change(|graph| graph.add_vertex(None, kind, at));
+        self.exchange = Exchange::Broadcast;
+        self.connect(vertex, WireOf::broadcast());
+        Self::of(shared, vertex)
+    }
+}
+
 /// A clone is a branch: both read the same records. Erase a run of stateless operators first, or it runs once per branch.
 impl<T: Clone + Send + 'static> Clone for Stream<T> {
     fn clone(&self) -> Self {

@@ -42,6 +42,18 @@ canaries! {
     LateEncode = "late-encode",
     /// A fold goes beyond the committed epoch.
     FoldBeyondCommitted = "fold-beyond-committed",
+    /// A key is evicted as soon as its last change is encoded, before it is folded into rows.
+    EvictAtCommitted = "evict-at-committed",
+    /// A tombstone is dropped when it is encoded, although the rows still hold the value.
+    TombstoneEarly = "tombstone-early",
+    /// Rows are read before the log is loaded, and win over it.
+    ReadBeforeLog = "read-before-log",
+    /// Two folds run at once, and the older one is ingested last.
+    StaleFold = "stale-fold",
+    /// Rows that are read unasked put an old value in the place of one that was changed and evicted meanwhile.
+    StaleWarmUp = "stale-warm-up",
+    /// A key group counts as complete although one of its keys was evicted while it was scanned.
+    CompleteDespiteEviction = "complete-despite-eviction",
     /// The outbox is delivered again without looking at the sink's token.
     TokenIgnored = "token-ignored",
     /// The timers of the keys are restored and the queue is not.

@@ -55,12 +55,14 @@ crash_points! {
     PublishBefore = "publish-before",
     /// The publication was raised; sinks and sources may know.
     PublishAfter = "publish-after",
-    /// A fold is about to start: rows are computed, nothing is written.
+    /// A fold is about to read a prefix of the log.
     FoldBefore = "fold-before",
-    /// The fold's rows are on their way into the same batch as `folded_through`.
+    /// The folded rows are written beside the store.
     FoldWritten = "fold-written",
-    /// The fold is durable.
-    FoldSynced = "fold-synced",
+    /// The folded rows are ingested; the log still holds their deltas.
+    FoldIngested = "fold-ingested",
+    /// A commit that carries the new `folded_through` is durable; nobody has been told.
+    FoldNoted = "fold-noted",
     /// A sink is about to deliver committed epochs outside.
     DeliverBefore = "deliver-before",
     /// The sink delivered; the job has not been told.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actor::{JobLink, SubtaskView, block_on, refuse_async};
+use crate::actor::{JobLink, StateView, SubtaskView, block_on, refuse_async};
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, JobError, JobStatus};
 use crate::operator::Dropped;
@@ -50,6 +50,42 @@ impl From<SubtaskView> for SubtaskStatus {
     }
 }
 
+/// What is known of a job's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StateStatus {
+    /// Bytes of memory that it takes, estimated.
+    pub memory_bytes: u64,
+    /// Bytes that it may take.
+    pub memory_limit: u64,
+    /// The last epoch that is folded into rows.
+    pub folded_through: Epoch,
+    /// Keys that a task waited for because they were not in memory, since the job was started.
+    pub read_keys: u64,
+    /// Keys that were evicted, since the job was started.
+    pub evicted_keys: u64,
+    /// Tombstones that were evicted with them.
+    pub evicted_tombstones: u64,
+    /// Key groups that were read whole, since the job was started.
+    pub completed_groups: u64,
+}
+
+impl From<StateView> for StateStatus {
+    fn from(view: StateView) -> Self {
+        let StateView { share, memory } = view;
+        let counters = share.counters();
+        Self {
+            memory_bytes: memory.used(),
+            memory_limit: memory.limit(),
+            folded_through: share.folded_through(),
+            read_keys: counters.reads(),
+            evicted_keys: counters.evicted_keys(),
+            evicted_tombstones: counters.evicted_tombstones(),
+            completed_groups: counters.completed_groups(),
+        }
+    }
+}
+
 impl JobHandle {
     pub(crate) const fn new(link: Arc<JobLink>) -> Self {
         Self { link }
@@ -69,6 +105,11 @@ impl JobHandle {
     /// says what the last attempt came to. Never waits for data.
     pub fn subtasks(&self) -> Vec<SubtaskStatus> {
         self.link.subtasks().into_iter().map(SubtaskStatus::from).collect()
+    }
+
+    /// What is known of the job's state; empty before the first attempt is built. Never waits for data.
+    pub fn state(&self) -> StateStatus {
+        self.link.state().map_or_else(StateStatus::default, StateStatus::from)
     }
 
     /// Waits until the job is over.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::handle::JobHandle;
 use crate::id::ShardId;
 use crate::job::{OpenStore, RestartPolicy};
 use crate::plan::Plan;
+use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
 use crate::state::store::{Memory, StateBackend, StoreError};
 use crate::time::{SharedClock, SystemClock};
@@ -202,6 +204,28 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Key groups of a pipeline: the most subtasks that its keyed state can ever be shared out to. Fixed when its store is
+    /// made; a store with another number is refused. Default 960, which has many divisors; range 1 to 65,534.
+    pub const fn key_groups(mut self, groups: NonZeroU16) -> Self {
+        self.config.key_groups = KeyGroups::new(groups);
+        self
+    }
+
+    /// Bytes of memory that the state of a job may take, estimated: above it, the keys that were changed least recently are
+    /// evicted and read back from the store when they are needed. What is not folded yet stays in memory all the same.
+    /// Default 1 GiB, at least 1.
+    pub const fn state_memory(mut self, bytes: u64) -> Self {
+        self.config.state_memory = bytes;
+        self
+    }
+
+    /// Bytes of changed state that is not folded into rows; at half of it the log is folded, there the sources are held
+    /// back. All of it is in memory, and read at every start. Default 1 GiB, at least 1.
+    pub const fn max_unfolded_bytes(mut self, bytes: u64) -> Self {
+        self.config.job.max_unfolded_bytes = bytes;
+        self
+    }
+
     /// Bytes of complete epochs in one write; a single larger epoch goes alone. Default 64 MiB, at least 1.
     pub const fn max_commit_bytes(mut self, bytes: usize) -> Self {
         self.config.job.max_commit_bytes = bytes;
@@ -236,9 +260,13 @@ impl RuntimeBuilder {
         for (option, time) in [("stop_timeout", job.stop_timeout), ("epoch_timeout", job.epoch_timeout)] {
             check(option, format!("{time:?}"), !time.is_zero(), "above zero")?;
         }
+        let groups = config.key_groups.count();
+        check("key_groups", groups, groups < u16::MAX, "1 to 65534")?;
         let bytes = [
             ("max_outbox_bytes", job.max_outbox_bytes as u64),
             ("max_waiting_bytes", job.max_waiting_bytes as u64),
+            ("max_unfolded_bytes", job.max_unfolded_bytes),
+            ("state_memory", config.state_memory),
             ("max_commit_bytes", job.max_commit_bytes as u64),
             ("log_limits.fold_bytes", config.log.fold_bytes),
             ("log_limits.fold_epochs", config.log.fold_epochs),

@@ -17,7 +17,7 @@ use millstream::runtime::rows::RowsBuilder;
 use millstream::runtime::state::key_group::{KeyGroups, StreamKeyRef};
 use millstream::runtime::state::log::{CommitLog, Identity, LogLimits, StartFrom};
 use millstream::runtime::state::store::{RocksDb, StateBackend, StoreShare};
-use millstream::runtime::state::{Single, Snapshot, Table, TableSetup};
+use millstream::runtime::state::{MemoryBudget, Single, Snapshot, Table, TableSetup};
 
 const EPOCHS: u64 = 5;
 /// The first three epochs are rows, the last two are in the log.
@@ -64,7 +64,8 @@ fn expected() -> BTreeMap<String, u64> {
 fn table(operator: OperatorId) -> Table<String, Single<u64>> {
     let (key_groups, restored) = (KeyGroups::default(), Epoch::GENESIS);
     let groups = 0..key_groups.count();
-    Table::new(TableSetup { operator, state: 0, key_groups, groups, restored, share: StoreShare::default() })
+    let (share, memory) = (StoreShare::default(), MemoryBudget::default());
+    Table::new(TableSetup { operator, state: 0, key_groups, groups, restored, share, has_rows: false, memory })
 }
 
 fn write(root: &Path) {
@@ -127,6 +128,7 @@ fn a_store_of_format_1_is_read_with_its_rows_log_positions_and_output() {
     let restored = log.restore().unwrap();
 
     let mut table = table(counted);
+    table.load(&log.rows().unwrap()[&counted]).unwrap();
     table.load(&restored.state[&counted]).unwrap();
     let value = |name: &str| table.get(name.key_hash(&mut Vec::new()), name).copied();
     let found: BTreeMap<_, _> =

@@ -116,6 +116,13 @@ impl<P: CoProcess> Logic for TwoInputs<P> {
         self.late_left.side().into_iter().chain(self.late_right.side()).collect()
     }
 
+    fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState) {
+        match record {
+            Either::Left(record) => self.left.want(record, hash, keyed),
+            Either::Right(record) => self.right.want(record, hash, keyed),
+        }
+    }
+
     fn enter(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState) {
         match record {
             Either::Left(record) => self.left.enter(record, hash, keyed),
@@ -213,5 +220,5 @@ fn by_either_key<K: StreamKey, L: Send + 'static, R: Send + 'static>(
             };
         }
     });
-    WireOf::new(move || Routing::Hash { hash: Arc::clone(&hash), groups: KeyGroups::default() })
+    WireOf::new(move |groups: KeyGroups| Routing::Hash { hash: Arc::clone(&hash), groups })
 }

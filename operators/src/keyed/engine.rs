@@ -17,7 +17,7 @@ use millstream_runtime::operator::{
 use millstream_runtime::record::Record;
 use millstream_runtime::state::OperatorState;
 use millstream_runtime::state::key_group::StreamKey;
-use millstream_runtime::state::keyed::{DueTimer, KeyedSetup, KeyedState};
+use millstream_runtime::state::keyed::{DueTimer, KeyedSetup, KeyedState, Popped};
 use millstream_runtime::time::{SharedClock, Timestamp};
 use millstream_runtime::timer::TimerKind;
 
@@ -54,6 +54,9 @@ pub(super) trait Logic: Clone + Send + Sync + 'static {
 
     /// Side outputs for late records.
     fn late_sides(&self) -> Vec<SideDecl>;
+
+    /// Takes note that the state of the record's key is needed.
+    fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
 
     /// Makes the record's key the current one.
     fn enter(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
@@ -167,9 +170,7 @@ pub(super) fn mistake(name: &str, at: &'static std::panic::Location<'static>, er
 impl<L: Logic, W> Engine<L, W> {
     fn open(context: &operator::OpenContext, logic: &L) -> Result<Self, BoxError> {
         let logic = logic.clone();
-        let (state, mut keyed, sides) = open(&logic, context.keyed())?;
-        let watermark = keyed.watermark();
-        keyed.set_event_time(watermark);
+        let (state, keyed, sides) = open(&logic, context.keyed())?;
         Ok(Self {
             logic,
             state,
@@ -190,10 +191,7 @@ impl<L: Logic, W> Engine<L, W> {
         firing: Option<TimerKind>,
         call: impl FnOnce(&mut L, &mut L::State, &mut ProcessContext<'_, L::Out>) -> Result<(), BoxError>,
     ) -> Result<(), BoxError> {
-        let watermark = match self.firing {
-            Firing::Watermark(watermark) => Some(self.keyed.watermark().map_or(watermark, |last| last.max(watermark))),
-            _ => self.keyed.watermark(),
-        };
+        let watermark = self.event_time();
         let Self { logic, state, keyed, sides, out, .. } = self;
         let mut context = ProcessContext { keyed, sides, out, time, watermark, firing, stranger: None };
         call(logic, state, &mut context)?;
@@ -242,18 +240,25 @@ impl<L: Logic, W> Engine<L, W> {
         event_time.or_else(|| self.keyed.pop_past(TimerKind::ProcessingTime))
     }
 
-    /// A timer that is due by the mark in work.
-    fn pop_due(&mut self) -> Option<DueTimer> {
+    /// The event time that timers go by: the watermark, the one in work included.
+    fn event_time(&self) -> Option<Timestamp> {
         let watermark = self.keyed.watermark();
-        let event_time = match self.firing {
+        match self.firing {
             Firing::Watermark(to) => Some(watermark.map_or(to, |last| last.max(to))),
             _ => watermark,
-        };
-        let event_time = event_time.and_then(|until| self.keyed.pop_due(TimerKind::EventTime, until));
-        event_time.or_else(|| {
-            let now = self.keyed.now();
-            self.keyed.pop_due(TimerKind::ProcessingTime, now)
-        })
+        }
+    }
+
+    /// A timer that is due by the mark in work.
+    fn pop_due(&mut self) -> Popped {
+        if let Some(until) = self.event_time() {
+            let popped = self.keyed.pop_due(TimerKind::EventTime, until);
+            if popped != Popped::Nothing {
+                return popped;
+            }
+        }
+        let now = self.keyed.now();
+        self.keyed.pop_due(TimerKind::ProcessingTime, now)
     }
 }
 
@@ -286,19 +291,24 @@ impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
         }
     }
 
-    fn prepare(&mut self, _records: &[Record<L::In>]) -> Result<Prepared, BoxError> {
+    fn prepare(&mut self, records: &[Record<L::In>]) -> Result<Prepared, BoxError> {
         self.keyed.set_now(self.clock.now());
+        if !self.keyed.is_complete() {
+            for record in records {
+                self.logic.want(&record.value, record.hash, &mut self.keyed);
+            }
+            if self.keyed.is_missing() {
+                return Ok(Prepared::Missing);
+            }
+        }
+        self.keyed.set_event_time(self.event_time());
         Ok(Prepared::Ready)
     }
 
     fn on_time(&mut self, mark: Mark) -> Result<(), BoxError> {
         self.keyed.set_now(self.clock.now());
         match mark {
-            Mark::Watermark(watermark) => {
-                self.firing = Firing::Watermark(watermark);
-                let reached = self.keyed.watermark().map_or(watermark, |last| last.max(watermark));
-                self.keyed.set_event_time(Some(reached));
-            }
+            Mark::Watermark(watermark) => self.firing = Firing::Watermark(watermark),
             Mark::ProcessingTime(_) => self.firing = Firing::ProcessingTime,
             _ => {}
         }
@@ -310,9 +320,18 @@ impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
             if let Some(record) = self.leave() {
                 return Ok(Fired::Record(record));
             }
-            if let Some(timer) = self.pop_due() {
-                self.on_timer(&timer)?;
-                continue;
+            // The late threshold comes before all: it may be in the rows.
+            if self.keyed.is_missing() {
+                return Ok(Fired::Missing);
+            }
+            self.keyed.set_event_time(self.event_time());
+            match self.pop_due() {
+                Popped::Timer(timer) => {
+                    self.on_timer(&timer)?;
+                    continue;
+                }
+                Popped::Missing => return Ok(Fired::Missing),
+                Popped::Nothing => {}
             }
             // All that is due has fired: only now records up to the watermark are late.
             if let Firing::Watermark(watermark) = std::mem::replace(&mut self.firing, Firing::Nothing) {

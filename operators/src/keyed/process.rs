@@ -144,6 +144,10 @@ impl<P: KeyedProcess> Logic for OneInput<P> {
         self.late.side().into_iter().collect()
     }
 
+    fn want(&self, record: &P::In, hash: u32, keyed: &mut KeyedState) {
+        self.selector.want(record, hash, keyed);
+    }
+
     #[inline]
     fn enter(&self, record: &P::In, hash: u32, keyed: &mut KeyedState) {
         self.selector.enter(record, hash, keyed);

@@ -72,7 +72,19 @@ where
     }
 
     fn prepare(&mut self, records: &[Record<T>]) -> Result<Prepared, BoxError> {
-        self.table.prefetch(records.iter().map(|record| record.hash));
+        let Self { table, selector, .. } = self;
+        if !table.is_complete() {
+            for record in records {
+                match selector {
+                    KeySelector::Owned(select) => table.want(record.hash, select(&record.value).borrow()),
+                    KeySelector::Borrowed(select) => table.want(record.hash, select(&record.value)),
+                }
+            }
+            if table.is_missing() {
+                return Ok(Prepared::Missing);
+            }
+        }
+        table.prefetch(records.iter().map(|record| record.hash));
         Ok(Prepared::Ready)
     }
 

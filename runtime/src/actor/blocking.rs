@@ -9,13 +9,15 @@ use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::actor::outlet::Acknowledged;
 use crate::actor::threads::guarded;
-use crate::channel::{QueueReceiver, QueueRecvError};
+use crate::channel::{QueueReceiver, QueueRecvError, QueueSender, WeakQueueSender};
 use crate::id::{Attempt, SubtaskId};
 use crate::job::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, JobEvent};
 use crate::operator::{ReadOrder, TaskControl};
 use crate::plan::Plan;
 use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep, SinkError, SinkErrorKind};
 use crate::source::{Fetch, Fetching};
+use crate::state::FoldJob;
+use crate::state::log::FoldError;
 use crate::state::read::StateRows;
 use crate::state::store::StoreShare;
 use crate::time::{SharedClock, Timestamp};
@@ -83,6 +85,7 @@ impl ReaderHost {
 pub(super) fn commit(
     mut committer: Committer,
     orders: &QueueReceiver<CommitterOrder>,
+    folds: &QueueSender<Box<FoldJob>>,
     job: &Addr<JobActor>,
     clock: &SharedClock,
 ) {
@@ -93,6 +96,12 @@ pub(super) fn commit(
         match guarded(|| committer.step(clock.now())) {
             Ok(Ok(CommitterStep::Answer(answer))) => job.do_send(ToJob::Event(JobEvent::Committer(*answer))),
             Ok(Ok(CommitterStep::Worked)) => {}
+            Ok(Ok(CommitterStep::Fold(fold))) => {
+                // One at a time, so there is room.
+                if folds.try_send(fold).is_err() {
+                    committer.order(CommitterOrder::Folded(Err(FoldError::Closed)));
+                }
+            }
             Ok(Ok(CommitterStep::Idle(at))) => match orders.recv_timeout(sleep_until(at, clock)) {
                 Ok(order) => committer.order(order),
                 Err(QueueRecvError::Empty) => {}
@@ -130,6 +139,28 @@ pub(super) fn read_rows(orders: &QueueReceiver<ReadOrder>, share: &StoreShare) {
                     }
                 };
                 order.answer(rows);
+            }
+            Err(QueueRecvError::Empty) => {}
+            Err(QueueRecvError::Closed) => return,
+        }
+    }
+}
+
+/// Folds what it is given until the queue is closed. A panic there leaves the log as it is.
+pub(super) fn fold(folds: &QueueReceiver<Box<FoldJob>>, committer: &WeakQueueSender<CommitterOrder>) {
+    loop {
+        match folds.recv_timeout(NO_TIME) {
+            Ok(fold) => {
+                let run = guarded(|| fold.run()).unwrap_or_else(|panic| {
+                    tracing::error!(panic, "folding the log panicked");
+                    Err(FoldError::Closed)
+                });
+                drop(fold);
+                // Whoever does not take it any more does not need it either.
+                let Some(committer) = committer.upgrade() else { return };
+                if committer.send(CommitterOrder::Folded(run)).is_err() {
+                    return;
+                }
             }
             Err(QueueRecvError::Empty) => {}
             Err(QueueRecvError::Closed) => return,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::id::ShardId;
 use crate::job::JobConfig;
+use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
 
 /// How a subtask waits when it has nothing to do.
@@ -38,6 +39,9 @@ pub(crate) struct RuntimeConfig {
     /// Batches that a reader may be ahead of its task.
     pub(crate) read_ahead: usize,
     pub(crate) log: LogLimits,
+    pub(crate) key_groups: KeyGroups,
+    /// Bytes of memory that the states of a job may take.
+    pub(crate) state_memory: u64,
 }
 
 impl Default for RuntimeConfig {
@@ -53,6 +57,8 @@ impl Default for RuntimeConfig {
             channel_frames: 64,
             read_ahead: 8,
             log: LogLimits::default(),
+            key_groups: KeyGroups::default(),
+            state_memory: 1 << 30,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::job::{CommitterAnswer, CommitterOrder, Ended, JobError, JobEvent, Job
 use crate::operator::{ReadOrder, SourceCommand, TaskError};
 use crate::plan::{AttemptSeed, AttemptSpec, Plan};
 use crate::sink::DeliveryOrder;
-use crate::state::key_group::KeyGroups;
+use crate::state::MemoryBudget;
 use crate::state::log::{Committed, RecoveryError};
 use crate::state::store::{StoreError, StoreErrorKind, StoreShare};
 use crate::time::{SharedClock, Timestamp};
@@ -216,6 +216,9 @@ impl JobActor {
         let Some(seeding) = &mut self.seeding else { return };
         seeding.begun = true;
         let attempt = seeding.attempt;
+        // Afresh for every attempt: what an abandoned loop of the one before still holds is not counted.
+        let memory = MemoryBudget::new(self.config.state_memory);
+        self.view.set_state(self.crew.share.clone(), memory.clone());
         let spec = AttemptSpec {
             attempt,
             shard: self.config.shard,
@@ -224,8 +227,9 @@ impl JobActor {
             channel_frames: self.config.channel_frames,
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
-            key_groups: KeyGroups::new(KeyGroups::DEFAULT_COUNT),
+            key_groups: self.config.key_groups,
             share: self.crew.share.clone(),
+            memory,
         };
         let (plan, job) = (self.plan.clone(), context.address());
         // Listing splits is user code, so not here; nothing else runs on the workers now.

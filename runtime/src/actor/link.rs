@@ -16,6 +16,8 @@ use crate::actor::message::ToJob;
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, JobError, JobStatus};
 use crate::operator::TaskControl;
+use crate::state::MemoryBudget;
+use crate::state::store::StoreShare;
 
 /// One subtask as the outside sees it.
 #[derive(Clone, Debug)]
@@ -31,11 +33,23 @@ pub(crate) struct SubtaskView {
 pub(super) struct View {
     status: Mutex<JobStatus>,
     subtasks: Mutex<Vec<SubtaskView>>,
+    state: Mutex<Option<StateView>>,
+}
+
+/// The state of a job as the outside sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct StateView {
+    pub(crate) share: StoreShare,
+    pub(crate) memory: MemoryBudget,
 }
 
 impl View {
     pub(super) fn set_status(&self, status: JobStatus) {
         *lock(&self.status) = status;
+    }
+
+    pub(super) fn set_state(&self, share: StoreShare, memory: MemoryBudget) {
+        *lock(&self.state) = Some(StateView { share, memory });
     }
 
     pub(super) fn set_subtasks(&self, subtasks: Vec<SubtaskView>) {
@@ -91,6 +105,10 @@ impl JobLink {
 
     pub(crate) fn subtasks(&self) -> Vec<SubtaskView> {
         lock(&self.view.subtasks).clone()
+    }
+
+    pub(crate) fn state(&self) -> Option<StateView> {
+        lock(&self.view.state).clone()
     }
 
     pub(crate) fn is_over(&self) -> bool {

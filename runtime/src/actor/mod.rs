@@ -34,5 +34,5 @@ mod waiter;
 
 pub use self::config::LatencyPolicy;
 pub(crate) use self::config::{MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
-pub(crate) use self::link::{JobLink, SubtaskView, block_on, refuse_async};
+pub(crate) use self::link::{JobLink, StateView, SubtaskView, block_on, refuse_async};
 pub(crate) use self::system::{JobSetup, start};

@@ -16,12 +16,11 @@ use crate::actor::config::RuntimeConfig;
 use crate::actor::job::{Crew, JobActor};
 use crate::actor::link::{JobLink, Progress, View};
 use crate::actor::outlet::Outlet;
-use crate::actor::threads::{Threads, Worker};
+use crate::actor::threads::{Threads, Worker, yield_to_workers};
 use crate::channel::queue;
 use crate::fault::SharedFaults;
 use crate::job::{Committer, Ended, JobError, OpenStore};
 use crate::plan::Plan;
-use crate::state::key_group::KeyGroups;
 use crate::state::log::Identity;
 use crate::time::SharedClock;
 
@@ -120,20 +119,27 @@ fn job_actor(
     let context = Context::<JobActor>::new();
     let job = context.address();
     let identity =
-        Identity { pipeline: plan.name().to_owned(), shard: config.shard, key_groups: KeyGroups::DEFAULT_COUNT.get() };
+        Identity { pipeline: plan.name().to_owned(), shard: config.shard, key_groups: config.key_groups.count() };
     let declarations = plan.declarations();
     let (start_from, limits) = (config.start_from, config.log);
     let committer = Committer::new(identity, start_from, limits, declarations, open, Arc::clone(&faults));
     let share = committer.share();
-    // A task asks for rows once per stateful operator at a time.
+    // A task asks for rows once per stateful operator at a time, and once more ahead of need.
     let questions =
-        plan.tasks().iter().map(|task| task.vertices.len()).sum::<usize>() * usize::from(plan.parallelism());
+        2 * plan.tasks().iter().map(|task| task.vertices.len()).sum::<usize>() * usize::from(plan.parallelism());
     let (reads, for_reads) = queue(questions.max(1));
     let rows = share.clone();
     threads.spawn(format!("millstream-state-{}", plan.name()), move || blocking::read_rows(&for_reads, &rows))?;
+    let (folds, for_folds) = queue(1);
+    let back = committer_orders.downgrade();
+    threads.spawn(format!("millstream-fold-{}", plan.name()), move || {
+        yield_to_workers();
+        blocking::fold(&for_folds, &back);
+    })?;
     let (address, at) = (job.clone(), clock.clone());
     threads.spawn(format!("millstream-commit-{}", plan.name()), move || {
-        blocking::commit(committer, &for_committer, &address, &at);
+        yield_to_workers();
+        blocking::commit(committer, &for_committer, &folds, &address, &at);
     })?;
     let told = Arc::new(plan.clone());
     threads.spawn(format!("millstream-ack-{}", plan.name()), move || blocking::acknowledge(&told, &for_acks))?;

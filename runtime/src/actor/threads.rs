@@ -24,6 +24,26 @@ pub(super) fn panic_text(payload: &(dyn Any + Send)) -> String {
     text.unwrap_or("the panic has no message").to_owned()
 }
 
+/// How far below the workers a thread ranks whose work no record waits for.
+///
+/// It still has to get on where every core is busy: there an epoch was written about twice as late as at equal priority,
+/// while at 19, the lowest, three of four epochs were not written in time at all.
+#[cfg(target_os = "linux")]
+const NICER: i32 = 10;
+
+/// Lets the workers and readers go first wherever they want the calling thread's core; threads that it starts from now on
+/// inherit that.
+///
+/// On an equal footing the scheduler leaves a thread that computes on its core for a slice of milliseconds, and what wakes
+/// up there meanwhile waits, even if another core is idle. Only Linux ranks single threads; elsewhere nothing happens. Where
+/// it is refused the thread stays as it is: that costs latency, not correctness.
+pub(super) fn yield_to_workers() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICER) {
+        tracing::debug!(%error, "a background thread keeps the priority of the workers");
+    }
+}
+
 struct Watched {
     name: String,
     /// Nothing is ever sent: it is closed when the thread has dropped everything that it had.

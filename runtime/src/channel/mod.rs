@@ -11,5 +11,7 @@ pub use self::bell::Bell;
 pub use self::frame::{FRAME_RECORDS, Frame, Grammar, IllegalFrame, Mark};
 pub use self::gate::{Gate, GateError};
 pub use self::link::{Closed, LinkReceiver, LinkSender, SendError, Sent, link};
-pub use self::queue::{QueueClosed, QueueReceiver, QueueRecvError, QueueSendError, QueueSender, queue};
+pub use self::queue::{
+    QueueClosed, QueueReceiver, QueueRecvError, QueueSendError, QueueSender, WeakQueueSender, queue,
+};
 pub use self::router::{HashFrame, Router, Routing};

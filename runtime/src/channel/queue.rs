@@ -103,6 +103,11 @@ impl<T> QueueSender<T> {
         })
     }
 
+    /// Returns a sending end that does not keep the queue open.
+    pub fn downgrade(&self) -> WeakQueueSender<T> {
+        WeakQueueSender { inner: self.inner.downgrade() }
+    }
+
     /// How many values wait now. Senders that wait for room are not counted.
     pub fn len(&self) -> usize {
         self.inner.len()
@@ -128,6 +133,24 @@ impl<T> Clone for QueueSender<T> {
 impl<T> fmt::Debug for QueueSender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueueSender").field("len", &self.len()).field("closed", &self.is_closed()).finish()
+    }
+}
+
+/// A sending end that does not keep the queue open.
+pub struct WeakQueueSender<T> {
+    inner: flume::WeakSender<T>,
+}
+
+impl<T> WeakQueueSender<T> {
+    /// Returns a sending end, unless all others are gone.
+    pub fn upgrade(&self) -> Option<QueueSender<T>> {
+        self.inner.upgrade().map(|inner| QueueSender { inner })
+    }
+}
+
+impl<T> fmt::Debug for WeakQueueSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakQueueSender")
     }
 }
 

@@ -18,6 +18,11 @@ pub enum Routing<T> {
     Forward,
     /// Targets take turns, record by record.
     Rebalance,
+    /// Every target gets every record.
+    Broadcast {
+        /// Copies a record.
+        copy: fn(&Record<T>) -> Record<T>,
+    },
     /// The owner of the key's group.
     Hash {
         /// Computes the hashes.
@@ -32,6 +37,7 @@ impl<T> fmt::Debug for Routing<T> {
         f.write_str(match self {
             Self::Forward => "Forward",
             Self::Rebalance => "Rebalance",
+            Self::Broadcast { .. } => "Broadcast",
             Self::Hash { .. } => "Hash",
         })
     }
@@ -113,6 +119,12 @@ impl<T> Router<T> {
         let count = self.targets.len();
         for record in self.input.by_ref() {
             let chosen = match &self.routing {
+                Routing::Broadcast { copy } => {
+                    if spread(&mut self.targets, record, *copy)? == Sent::Full {
+                        return Ok(Sent::Full);
+                    }
+                    continue;
+                }
                 Routing::Forward => 0,
                 Routing::Rebalance => {
                     self.turn = (self.turn + 1) % count.max(1);
@@ -157,6 +169,25 @@ impl<T> Router<T> {
         }
         Ok(Sent::Yes)
     }
+}
+
+/// Gives every target the record. All their batches have room: none is left full behind a record.
+fn spread<T>(
+    targets: &mut [Target<T>],
+    record: Record<T>,
+    copy: fn(&Record<T>) -> Record<T>,
+) -> Result<Sent, SendError> {
+    let mut sent = Sent::Yes;
+    let last = targets.len().saturating_sub(1);
+    let mut record = Some(record);
+    for (index, target) in targets.iter_mut().enumerate() {
+        target.batch.extend(if index == last { record.take() } else { record.as_ref().map(copy) });
+        // The others go on: one that is full holds back the next record, not this one.
+        if target.batch.len() >= FRAME_RECORDS && target.link.send_records(&mut target.batch)? == Sent::Full {
+            sent = Sent::Full;
+        }
+    }
+    Ok(sent)
 }
 
 fn owner(groups: KeyGroups, hash: u32, count: usize) -> usize {
@@ -224,6 +255,33 @@ mod tests {
             let mine = (0..900).step_by(4).filter(|value| range.contains(&groups.group(*value)));
             assert_eq!(values(&seen[..cut]), mine.collect::<Vec<_>>());
             assert_eq!(values(&seen[cut..]), if index == 0 { vec![1] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn a_broadcast_gives_every_target_every_record_in_order_whoever_is_full() {
+        let bell = Bell::default();
+        let (links, mut ends): (Vec<_>, Vec<_>) = (0..3).map(|_| link(1, &bell, &bell)).unzip();
+        let mut router = Router::new(Routing::Broadcast { copy: Record::clone }, links);
+        let mut sent = Sent::Yes;
+        let mut seen = vec![Vec::new(); 3];
+        for start in (0..1000u32).step_by(200) {
+            assert_eq!(sent, Sent::Yes);
+            sent = router.offer(Frame::Records((start..start + 200).map(Record::new).collect())).unwrap();
+            // The third target is read last and holds the others up.
+            for most in [1, 2, 3] {
+                for (end, seen) in ends.iter_mut().zip(&mut seen).take(most) {
+                    seen.extend(values(&drain(end)));
+                }
+                if sent == Sent::Full {
+                    sent = router.resume().unwrap();
+                }
+            }
+        }
+        assert_eq!(router.flush().unwrap(), Sent::Yes);
+        for (end, mut seen) in ends.iter_mut().zip(seen) {
+            seen.extend(values(&drain(end)));
+            assert_eq!(seen, (0..1000).collect::<Vec<_>>());
         }
     }
 }

@@ -104,7 +104,7 @@ pub struct StateEntry {
 }
 
 /// Numbers from here on are given to no name: timers and the like.
-pub const FIRST_RESERVED_STATE: u16 = 0xFFF0;
+pub const FIRST_RESERVED_STATE: u16 = 0xFFE0;
 
 /// An operator as the store knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::channel::{Bell, Gate, LinkReceiver, LinkSender, Router, Routing, link};
 use crate::graph::AnySend;
 use crate::operator::{AnyNode, Head, InputHead, Node, Output, TaskControl};
+use crate::record::Record;
+use crate::state::key_group::KeyGroups;
 
 /// How an edge distributes records over the subtasks of its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Exchange {
     Forward,
     /// Subtasks take turns.
     Rebalance,
+    /// Every subtask gets every record.
+    Broadcast,
     /// By the key's group.
     Hash,
 }
@@ -24,6 +28,7 @@ impl fmt::Display for Exchange {
         f.write_str(match self {
             Self::Forward => "forward",
             Self::Rebalance => "rebalance",
+            Self::Broadcast => "broadcast",
             Self::Hash => "hash",
         })
     }
@@ -52,13 +57,13 @@ pub trait Wire: Send + Sync {
     fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend);
 
     /// Makes the upstream end of the edge in one subtask from its channels, ordered by target subtask.
-    fn output(&self, forward: bool, links: Vec<AnySend>) -> Option<AnyNode>;
+    fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups) -> Option<AnyNode>;
 
     /// Makes the head of a task from its channels and its chain.
     fn input(&self, links: Vec<AnySend>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>>;
 }
 
-type MakeRouting<T> = Box<dyn Fn() -> Routing<T> + Send + Sync>;
+type MakeRouting<T> = Box<dyn Fn(KeyGroups) -> Routing<T> + Send + Sync>;
 
 /// The wire for records of type `T`.
 pub struct WireOf<T> {
@@ -72,14 +77,22 @@ impl<T> fmt::Debug for WireOf<T> {
 }
 
 impl<T: Send + 'static> WireOf<T> {
-    /// Makes a wire; `routing` is what each upstream subtask uses where the edge is not forward.
-    pub fn new(routing: impl Fn() -> Routing<T> + Send + Sync + 'static) -> Self {
+    /// Makes a wire; `routing` is what each upstream subtask uses where the edge is not forward, given the pipeline's key groups.
+    pub fn new(routing: impl Fn(KeyGroups) -> Routing<T> + Send + Sync + 'static) -> Self {
         Self { routing: Box::new(routing) }
+    }
+
+    /// Makes a wire that gives every target every record.
+    pub fn broadcast() -> Self
+    where
+        T: Clone,
+    {
+        Self::new(|_| Routing::Broadcast { copy: Record::clone })
     }
 
     /// Makes a wire that takes turns where it is not forward.
     pub fn plain() -> Self {
-        Self::new(|| Routing::Rebalance)
+        Self::new(|_| Routing::Rebalance)
     }
 }
 
@@ -89,9 +102,9 @@ impl<T: Send + 'static> Wire for WireOf<T> {
         (Box::new(sender), Box::new(receiver))
     }
 
-    fn output(&self, forward: bool, links: Vec<AnySend>) -> Option<AnyNode> {
+    fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups) -> Option<AnyNode> {
         let links = links.into_iter().map(|link| link.downcast::<LinkSender<T>>().ok().map(|link| *link));
-        let routing = if forward { Routing::Forward } else { (self.routing)() };
+        let routing = if forward { Routing::Forward } else { (self.routing)(key_groups) };
         let node: Box<dyn Node<T>> = Box::new(Output::new(Router::new(routing, links.collect::<Option<_>>()?)));
         Some(Box::new(node))
     }

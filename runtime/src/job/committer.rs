@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Begin --> raise the attempt, read the manifest, restore
-//!   Commit --> write --ok--> fold if full
+//!   Commit --> write --ok--> a fold if the log is full, run elsewhere --> Folded --> ingest --> noted by the next commit
 //!                 \--disk full--> Waiting --(fresh handle)--> write again --> ...
 //!   Fence --> the write in flight has returned with a known result; a wait ends with one last try
 //! ```
@@ -17,9 +17,10 @@ use crate::checkpoint::{Delivered, EpochBundle, OperatorDecl};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId};
 use crate::state::log::{
-    CommitError, CommitLog, Committed, Identity, LogLimits, RecoveryError, Reopened, Restored, StartFrom,
+    CommitError, CommitLog, Committed, FoldError, Identity, LogLimits, RecoveryError, Reopened, Restored, StartFrom,
 };
 use crate::state::store::{Store, StoreError, StoreShare};
+use crate::state::{FoldJob, FoldedRun};
 use crate::time::Timestamp;
 
 /// Pause before a full disk is tried again.
@@ -43,6 +44,10 @@ pub enum CommitterOrder {
     },
     /// A sink has delivered; the next commit forgets that output.
     Delivered(Delivered),
+    /// Fold the log although it is not full: somebody waits for it.
+    FoldSoon,
+    /// A fold that was asked for has ended.
+    Folded(Result<FoldedRun, FoldError>),
     /// Answer when no write of an attempt before `attempt` can happen any more.
     Fence {
         /// The next attempt.
@@ -96,6 +101,8 @@ pub enum CommitterAnswer {
 pub enum CommitterStep {
     /// There is something to say.
     Answer(Box<CommitterAnswer>),
+    /// Run this fold on another thread, one of low priority, and hand its end in as [`CommitterOrder::Folded`].
+    Fold(Box<FoldJob>),
     /// Something was done; step again.
     Worked,
     /// Nothing to do before this time, or before the next order if there is none.
@@ -129,7 +136,13 @@ pub struct Committer {
     orders: VecDeque<CommitterOrder>,
     delivered: BTreeMap<OperatorId, Epoch>,
     retry: Option<Retry>,
+    /// A commit was made since it was last asked whether the log is full.
     fold: bool,
+    /// After a fold that failed for want of room.
+    fold_after: Timestamp,
+    /// When a store that could not be opened anew is tried again. Tasks may wait for its rows, and no commit comes before
+    /// they have them.
+    reopen_at: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Committer {
@@ -165,6 +178,8 @@ impl Committer {
             delivered: BTreeMap::new(),
             retry: None,
             fold: false,
+            fold_after: Timestamp::MIN,
+            reopen_at: None,
         }
     }
 
@@ -191,11 +206,16 @@ impl Committer {
         if self.retry.is_some() {
             return self.step_waiting(now);
         }
-        if self.fold && self.orders.is_empty() {
-            self.fold = false;
-            return self.fold(now);
+        if self.reopen_at.is_some_and(|at| now >= at) {
+            return self.open_again(now);
         }
-        let Some(order) = self.next_order() else { return Ok(CommitterStep::Idle(None)) };
+        if self.fold && self.orders.is_empty() && now >= self.fold_after {
+            self.fold = false;
+            if let Some(job) = self.log.as_mut().and_then(CommitLog::fold_job) {
+                return Ok(CommitterStep::Fold(Box::new(job)));
+            }
+        }
+        let Some(order) = self.next_order() else { return Ok(CommitterStep::Idle(self.reopen_at)) };
         match order {
             CommitterOrder::Begin => self.begin(),
             CommitterOrder::Commit { attempt, bundles } if attempt < self.fenced => {
@@ -208,6 +228,12 @@ impl Committer {
                 *next = (*next).max(delivered.next);
                 Ok(CommitterStep::Worked)
             }
+            CommitterOrder::FoldSoon => {
+                self.fold = true;
+                self.share.want_fold();
+                Ok(CommitterStep::Worked)
+            }
+            CommitterOrder::Folded(run) => self.folded(run, now),
             CommitterOrder::Fence { attempt } => self.fence(attempt),
         }
     }
@@ -307,8 +333,9 @@ impl Committer {
         }
     }
 
-    fn committed(&mut self, attempt: Attempt, committed: Committed) -> Result<CommitterStep, Crashed> {
+    fn committed(&mut self, attempt: Attempt, mut committed: Committed) -> Result<CommitterStep, Crashed> {
         self.fold = true;
+        committed.log_bytes = self.log.as_ref().map_or(0, CommitLog::log_bytes);
         self.faults.pass(CrashPoint::PublishBefore)?;
         Ok(CommitterAnswer::Committed { attempt, committed }.into())
     }
@@ -382,9 +409,29 @@ impl Committer {
         step
     }
 
-    fn fold(&mut self, _now: Timestamp) -> Result<CommitterStep, Crashed> {
+    fn folded(&mut self, run: Result<FoldedRun, FoldError>, now: Timestamp) -> Result<CommitterStep, Crashed> {
         let Some(log) = self.log.as_mut() else { return Ok(CommitterStep::Worked) };
-        let error = match log.fold_if_full() {
+        let run = match run {
+            Ok(run) => run,
+            Err(FoldError::Crashed(crashed)) => return Err(crashed),
+            Err(error) => {
+                log.fold_failed();
+                if error.is_retryable() {
+                    tracing::warn!(%error, "could not fold the log; it will be tried again");
+                    self.fold = true;
+                    self.fold_after = now.saturating_add(RETRY);
+                    return Ok(CommitterStep::Worked);
+                }
+                let error = log.fold_error(error);
+                if let CommitError::Store { error, .. } = &error
+                    && let Some(crashed) = store_crash(error)
+                {
+                    return Err(crashed);
+                }
+                return Ok(CommitterAnswer::Failed { attempt: self.fenced, error: Arc::new(error) }.into());
+            }
+        };
+        let error = match log.ingest(run) {
             Ok(_) => return Ok(CommitterStep::Worked),
             Err(CommitError::Crashed(crashed)) => return Err(crashed),
             Err(error) => error,
@@ -397,17 +444,40 @@ impl Committer {
         // Either outcome of the failed fold is right; the handle is done for.
         match self.reopened() {
             Ok(_) => {
-                tracing::warn!(%error, "could not fold the log; it will be tried again");
+                tracing::warn!(%error, "could not ingest folded rows; the log will be folded again");
+                self.fold = true;
+                self.fold_after = now.saturating_add(RETRY);
                 Ok(CommitterStep::Worked)
             }
             Err(found) => match crash(&found) {
                 Some(crashed) => Err(crashed),
-                // The next commit tries to open it again.
-                None if found.is_retryable() => Ok(CommitterStep::Worked),
+                None if found.is_retryable() => {
+                    self.reopen_at = Some(now.saturating_add(RETRY));
+                    Ok(CommitterStep::Worked)
+                }
                 None => {
                     let attempt = self.fenced;
                     Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into())
                 }
+            },
+        }
+    }
+
+    /// Tries to open a store that was given up and that nothing waits to be written to.
+    fn open_again(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
+        self.reopen_at = None;
+        if self.log.as_ref().is_none_or(|log| !log.is_closed()) {
+            return Ok(CommitterStep::Worked);
+        }
+        match self.reopened() {
+            Ok(_) => Ok(CommitterStep::Worked),
+            Err(found) => match crash(&found) {
+                Some(crashed) => Err(crashed),
+                None if found.is_retryable() => {
+                    self.reopen_at = Some(now.saturating_add(RETRY));
+                    Ok(CommitterStep::Worked)
+                }
+                None => Ok(CommitterAnswer::Refused(Arc::new(found)).into()),
             },
         }
     }

@@ -85,8 +85,10 @@ pub struct JobMachine {
     /// Committed, undelivered bytes.
     outbox: BTreeMap<(OperatorId, Epoch), usize>,
     delivered: BTreeMap<OperatorId, Epoch>,
-    held: bool,
+    /// Bytes of the log, as of the last commit.
+    log_bytes: u64,
     flushed: bool,
+    fold_asked: bool,
     wanted: Option<Wanted>,
     /// The store says that the job has ended, and some of its output is not delivered.
     resume_closing: Option<Closing>,
@@ -125,8 +127,9 @@ impl JobMachine {
             committing: false,
             outbox: BTreeMap::new(),
             delivered: BTreeMap::new(),
-            held: false,
+            log_bytes: 0,
             flushed: false,
+            fold_asked: false,
             wanted: None,
             resume_closing: None,
             reopened: false,
@@ -215,6 +218,7 @@ impl JobMachine {
                 self.committing = false;
                 self.status.waiting = None;
                 self.status.committed = committed.epoch;
+                self.log_bytes = committed.log_bytes;
                 let rows = committed.outbox.iter().flat_map(|(sink, rows)| rows.iter().map(move |rows| (*sink, rows)));
                 self.outbox.extend(rows.map(|(sink, rows)| ((sink, rows.epoch()), rows.bytes())));
                 self.orders.push(JobOrder::Publish { attempt, committed });
@@ -283,8 +287,9 @@ impl JobMachine {
         self.sinks = sinks.into_iter().collect();
         self.complete.clear();
         self.committing = false;
-        self.held = false;
+        self.status.held = None;
         self.flushed = false;
+        self.fold_asked = false;
         self.skipped = false;
         self.barrier_at = now.saturating_add(self.config.epoch_interval);
         self.orders.push(JobOrder::WakeAt(self.barrier_at));

@@ -13,5 +13,5 @@ mod tests;
 pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore};
 pub use self::error::{Ended, JobError};
 pub use self::machine::JobMachine;
-pub use self::protocol::{JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
+pub use self::protocol::{Held, JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
 pub use self::restart::RestartPolicy;

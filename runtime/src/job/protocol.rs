@@ -29,6 +29,10 @@ pub struct JobConfig {
     pub max_outbox_bytes: usize,
     /// Complete epochs that wait for the committer, in bytes; there the sources are held back. Default 256 MiB.
     pub max_waiting_bytes: usize,
+    /// Changed state that is not folded into rows yet, in bytes: what the log holds and what waits for the committer. There
+    /// the sources are held back, and the log is folded at half of it whatever [`crate::state::log::LogLimits`] say. All of it
+    /// stays in memory, and is read at every start. Default 1 GiB.
+    pub max_unfolded_bytes: u64,
     /// Bytes of complete epochs in one commit; a single larger epoch goes alone. Default 64 MiB.
     pub max_commit_bytes: usize,
     /// When a failed job starts again.
@@ -46,6 +50,7 @@ impl Default for JobConfig {
             stop_timeout: Duration::from_secs(10),
             max_outbox_bytes: 64 << 20,
             max_waiting_bytes: 256 << 20,
+            max_unfolded_bytes: 1 << 30,
             max_commit_bytes: 64 << 20,
             restart: RestartPolicy::default(),
             restart_finished: false,
@@ -179,6 +184,18 @@ pub enum JobPhase {
     Over,
 }
 
+/// Why the sources are held back. Barriers pass all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Held {
+    /// Sinks have too much committed output to take: [`JobConfig::max_outbox_bytes`].
+    Outbox,
+    /// The disk has too many complete epochs to write: [`JobConfig::max_waiting_bytes`].
+    Commit,
+    /// Too much changed state is not folded into rows: [`JobConfig::max_unfolded_bytes`].
+    Fold,
+}
+
 /// What is known of a job.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -201,6 +218,8 @@ pub struct JobStatus {
     pub abandoned: u64,
     /// Committed output that is not delivered, in bytes.
     pub outbox_bytes: usize,
+    /// Why the sources are held back, if they are.
+    pub held: Option<Held>,
     /// Why epochs wait in memory, if they do.
     pub waiting: Option<String>,
     /// The failure that ended the attempt before this one.

@@ -1,6 +1,6 @@
 //! The job machine by itself: events in, orders out, no host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ impl Bench {
 
     fn begin(&mut self, attempt: u64, committed: u64) {
         let restored = Restored {
+            folded: BTreeSet::new(),
             epoch: Epoch::new(committed),
             closing: None,
             positions: Vec::new(),
@@ -67,6 +68,8 @@ impl Bench {
                 JobOrder::Committer(CommitterOrder::Begin) => "begin",
                 JobOrder::Committer(CommitterOrder::Commit { .. }) => "commit",
                 JobOrder::Committer(CommitterOrder::Fence { .. }) => "fence committer",
+                JobOrder::Committer(CommitterOrder::Folded(_)) => "folded",
+                JobOrder::Committer(CommitterOrder::FoldSoon) => "fold soon",
                 JobOrder::Committer(CommitterOrder::Delivered(_)) => "note delivery",
                 JobOrder::Build { .. } => "build",
                 JobOrder::Sources(SourceCommand::Barrier { last: false, .. }) => "barrier",

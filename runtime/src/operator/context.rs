@@ -1,6 +1,6 @@
 //! What the nodes of one task share: time, the epoch, and the part of each epoch that is being put together.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
 use crate::state::store::StoreShare;
-use crate::state::{TableSetup, UnknownState};
+use crate::state::{MemoryBudget, TableSetup, UnknownState};
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -51,6 +51,7 @@ pub struct TaskContext {
     effects: Vec<Effect>,
     /// When the first processing-time timer of the chain is due.
     wake_at: Option<Timestamp>,
+    over: bool,
 }
 
 impl TaskContext {
@@ -67,6 +68,7 @@ impl TaskContext {
             open: VecDeque::new(),
             effects: Vec::new(),
             wake_at: None,
+            over: false,
         }
     }
 
@@ -98,7 +100,15 @@ impl TaskContext {
     /// Asks for a mark of processing time as soon as the clock shows `at`, for timers. Asked again after every frame; the
     /// earliest wish counts, and the mark ends all of them.
     pub fn wake_at(&mut self, at: Timestamp) {
+        if self.over {
+            return;
+        }
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// The last barrier is in the chain: no mark of time may follow it.
+    pub(crate) fn end_time(&mut self) {
+        (self.over, self.wake_at) = (true, None);
     }
 
     /// When a mark of processing time is wanted.
@@ -211,10 +221,15 @@ pub struct OpenContext {
     pub groups: Range<u16>,
     /// The key groups of the pipeline.
     pub key_groups: KeyGroups,
-    /// Restored state of this operator: chunks of [`crate::state::entry`], later entries win; of all key groups.
+    /// Restored state of this operator that is not in the rows: chunks of [`crate::state::entry`], later entries win; of all
+    /// key groups.
     pub state: Option<Arc<Vec<Vec<u8>>>>,
     /// The operator's states with their numbers, by the store's name table.
     pub states: Vec<StateEntry>,
+    /// The numbers of its states that have rows.
+    pub folded: BTreeSet<u16>,
+    /// The memory that the states of the job may take.
+    pub memory: MemoryBudget,
     /// The way to the rows.
     pub share: StoreShare,
     /// The processing time.
@@ -237,6 +252,7 @@ impl OpenContext {
     pub fn keyed(&self) -> KeyedSetup {
         KeyedSetup {
             table: self.table(0),
+            folded: self.folded.clone(),
             numbers: Some(self.states.clone()),
             stored: self.state.clone(),
             now: self.clock.now(),
@@ -252,6 +268,8 @@ impl OpenContext {
             groups: self.groups.clone(),
             restored: self.restored,
             share: self.share.clone(),
+            has_rows: self.folded.contains(&state),
+            memory: self.memory.clone(),
         }
     }
 }

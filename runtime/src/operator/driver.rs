@@ -1,5 +1,7 @@
 //! Runs one operator: pulls its results, fills frames, minds marks.
 
+use std::sync::Arc;
+
 use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
@@ -135,6 +137,8 @@ pub struct Driver<O: Operator> {
     waiting: Option<Waiting>,
     /// Only ever set by a planted bug.
     freeze_late: Option<Epoch>,
+    /// Rows that nobody needs yet.
+    ahead_of_need: Option<Waiting>,
     grammar: Grammar,
     next: Box<dyn Node<O::Out>>,
 }
@@ -158,6 +162,7 @@ impl<O: Operator> Driver<O> {
             firing: false,
             waiting: None,
             freeze_late: None,
+            ahead_of_need: None,
             grammar: Grammar::default(),
             next,
         }
@@ -235,6 +240,24 @@ impl<O: Operator> Driver<O> {
         Ok(())
     }
 
+    /// Between frames: takes in rows that were read ahead, lets go what is too much, and reads ahead where there is room.
+    fn rest(&mut self, context: &mut TaskContext) -> Result<(), TaskError> {
+        let Some(state) = self.operator.state() else { return Ok(()) };
+        let rows = self.ahead_of_need.as_ref().and_then(|waiting| Some((Arc::clone(&waiting.read), waiting.take()?)));
+        if let Some((read, rows)) = rows {
+            self.ahead_of_need = None;
+            let taken = rows.map_err(BoxError::from).and_then(|rows| Ok(state.loaded_ahead(&read, rows)?));
+            taken.map_err(|source| TaskError::Read { operator: self.name.clone(), epoch: context.epoch(), source })?;
+        }
+        state.rest();
+        if self.ahead_of_need.is_none()
+            && let Some(read) = state.take_read_ahead()
+        {
+            self.ahead_of_need = Some(context.read(read));
+        }
+        Ok(())
+    }
+
     /// Takes in rows that were asked for; says whether nothing is missing any more.
     fn has_state(&mut self, context: &TaskContext) -> Result<bool, TaskError> {
         let Some(waiting) = &self.waiting else { return Ok(true) };
@@ -279,9 +302,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
             let checked = self.grammar.check(&frame);
             checked.map_err(|source| TaskError::Illegal { operator: self.name.clone(), source })?;
         }
-        if let Some(state) = self.operator.state() {
-            state.rest();
-        }
+        self.rest(context)?;
         match frame.into_records() {
             Ok(records) => {
                 self.out.reserve(records.len());
@@ -308,6 +329,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
 
     fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
         self.freeze_late();
+        self.rest(context)?;
         self.next.flush(context)
     }
 

@@ -10,6 +10,7 @@ use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
 use crate::operator::{AnyNode, Head, OpenContext, SourceControl, TaskContext, TaskControl, TaskError};
 use crate::plan::{Plan, TaskPlan, fuse};
 use crate::source::{Fetching, SplitStart};
+use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::Restored;
 use crate::state::store::StoreShare;
@@ -36,6 +37,8 @@ pub struct AttemptSpec {
     pub key_groups: KeyGroups,
     /// The way to the rows.
     pub share: StoreShare,
+    /// The memory that its states may take.
+    pub memory: MemoryBudget,
 }
 
 /// All pieces of an attempt.
@@ -254,9 +257,11 @@ impl TaskSeed {
             key_groups: spec.key_groups,
             state: spec.restored.state.get(&operator).cloned(),
             states: spec.restored.states.get(&operator).cloned().unwrap_or_default(),
-            share: spec.share.clone(),
             clock: Arc::clone(clock),
             control: self.control.clone(),
+            share: spec.share.clone(),
+            folded: spec.restored.folded.iter().filter(|(of, _)| *of == operator).map(|(_, state)| *state).collect(),
+            memory: spec.memory.clone(),
         }
     }
 
@@ -283,7 +288,7 @@ impl TaskSeed {
             } else {
                 let links = self.outputs.remove(&index).unwrap_or_default();
                 let forward = edge.exchange == Exchange::Forward;
-                edge.wire.output(forward, links).ok_or_else(|| self.broken())?
+                edge.wire.output(forward, links, self.spec.key_groups).ok_or_else(|| self.broken())?
             };
             branches.entry(edge.side).or_default().push(branch);
         }

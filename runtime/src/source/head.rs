@@ -90,6 +90,9 @@ impl<T> SourceHead<T> {
         let mark = match command {
             SourceCommand::Barrier { barrier, last } => {
                 self.last |= last;
+                if self.last {
+                    context.end_time();
+                }
                 context.begin_part();
                 let positions = self.positions();
                 context.deliver_positions(positions);

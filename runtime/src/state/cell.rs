@@ -9,12 +9,14 @@ use std::ops::Bound;
 
 use crate::id::Epoch;
 
-/// Epoch of the last change, and whether that change is encoded already. The flag is the top bit.
+/// Epoch of the last change, whether that change is encoded already (the top bit), and whether the cell is as its row is (the
+/// next one): then the epoch is that in which it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
     const ENCODED: u64 = 1 << 63;
+    const CLEAN: u64 = 1 << 62;
     /// Of a cell that no epoch of this attempt has changed.
     pub(crate) const RESTORED: Self = Self(Self::ENCODED);
 
@@ -22,8 +24,18 @@ impl Stamp {
         Self(epoch.number())
     }
 
+    /// Of a cell that was read from its row in this epoch.
+    pub(crate) const fn clean(epoch: Epoch) -> Self {
+        Self(epoch.number() | Self::ENCODED | Self::CLEAN)
+    }
+
     pub(crate) const fn epoch(self) -> Epoch {
-        Epoch::new(self.0 & !Self::ENCODED)
+        Epoch::new(self.0 & !(Self::ENCODED | Self::CLEAN))
+    }
+
+    /// Says whether the row is not older than the cell.
+    pub(crate) fn is_in_row(self, folded_through: Epoch) -> bool {
+        self.0 & Self::CLEAN != 0 || self.epoch() <= folded_through
     }
 
     pub(crate) const fn is_encoded(self) -> bool {
@@ -87,6 +99,25 @@ pub trait Content: Default + 'static {
     /// Says whether nothing at all has to be known of the key, no tombstone either.
     fn is_empty(&self) -> bool;
 
+    /// How many cells there are.
+    fn count(&self) -> usize;
+
+    /// Says that the rows may have cells that are not here: only what the log had was loaded.
+    fn set_partial(&mut self) {}
+
+    /// See [`Content::set_partial`].
+    fn is_partial(&self) -> bool {
+        false
+    }
+
+    /// Takes in what the rows have; what is here wins, tombstones included. Not partial any more.
+    fn complete(&mut self, rows: Self) {
+        drop(rows);
+    }
+
+    /// About how many bytes a cell takes beside its key's place and what its value has on the heap.
+    const CELL_BYTES: usize;
+
     /// Any stamp of the key, so that its memory is read.
     #[doc(hidden)]
     fn peek(&self) -> u64;
@@ -142,6 +173,12 @@ impl<V: 'static> Content for Single<V> {
         self.cell.value.is_none() && self.cell.stamp == Stamp::RESTORED
     }
 
+    fn count(&self) -> usize {
+        1
+    }
+
+    const CELL_BYTES: usize = 0;
+
     #[inline]
     fn peek(&self) -> u64 {
         self.cell.stamp.bits()
@@ -178,11 +215,12 @@ impl Element for u64 {
 #[derive(Clone, Debug)]
 pub struct Cells<E, V> {
     cells: BTreeMap<E, Cell<V>>,
+    partial: bool,
 }
 
 impl<E, V> Default for Cells<E, V> {
     fn default() -> Self {
-        Self { cells: BTreeMap::new() }
+        Self { cells: BTreeMap::new(), partial: false }
     }
 }
 
@@ -221,6 +259,28 @@ impl<E: Element, V: 'static> Content for Cells<E, V> {
     fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
+
+    fn count(&self) -> usize {
+        self.cells.len()
+    }
+
+    fn set_partial(&mut self) {
+        self.partial = true;
+    }
+
+    fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    fn complete(&mut self, rows: Self) {
+        for (element, cell) in rows.cells {
+            self.cells.entry(element).or_insert(cell);
+        }
+        self.partial = false;
+    }
+
+    // Nodes of a B-tree are about two thirds full.
+    const CELL_BYTES: usize = (size_of::<E>() + size_of::<Cell<V>>()) * 3 / 2;
 
     fn peek(&self) -> u64 {
         self.cells.first_key_value().map_or(0, |(_, cell)| cell.stamp.bits())

@@ -4,14 +4,24 @@
 //! entry = [key length u32][entry key][value length u32, or ffff_ffff for a tombstone][value]
 //! entry key = [state u16][key group u16][key length u32][key][element]      element: empty for a value state
 //! row key = [operator u32][entry key]
+//! timer element = [kind u8][time i64, sign bit flipped]
+//! timer by time = [operator u32][0xfff1][timer element][key group u16][key]
 //! ```
 //! Integers are big-endian. The form is on disk: it may only change with the format number of the manifest.
 
 use crate::id::OperatorId;
+use crate::time::Timestamp;
 
 const TOMBSTONE: u32 = u32::MAX;
 /// A chunk of entries is closed when it has reached this size.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+
+/// The state number of every operator's timers: entries of their keys, the time is the element.
+pub const TIMERS: u16 = 0xFFF0;
+/// The state number of the rows that find timers by their time. Made by a fold from the timers' entries; never in a delta.
+pub const TIMER_INDEX: u16 = 0xFFF1;
+/// Bytes of a timer's element.
+pub const TIMER_ELEMENT_BYTES: usize = 9;
 
 /// One entry, read from a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +107,40 @@ pub fn row_key(operator: OperatorId, entry_key: &[u8]) -> Vec<u8> {
     key.extend_from_slice(&operator.number().to_be_bytes());
     key.extend_from_slice(entry_key);
     key
+}
+
+/// Returns the element of a timer of this kind and time; elements of a kind are in the order of their times.
+pub fn timer_element(kind: u8, time: Timestamp) -> [u8; TIMER_ELEMENT_BYTES] {
+    let [a, b, c, d, e, f, g, h] = (time.as_micros() ^ i64::MIN).to_be_bytes();
+    [kind, a, b, c, d, e, f, g, h]
+}
+
+/// Takes a timer's element apart; nothing if it is damaged.
+pub fn parse_timer_element(element: &[u8]) -> Option<(u8, Timestamp)> {
+    let (kind, time) = element.split_first_chunk::<1>()?;
+    let time = i64::from_be_bytes(time.try_into().ok()?) ^ i64::MIN;
+    Some((kind[0], Timestamp::from_micros(time)))
+}
+
+/// Returns the key, behind the operator, of the row that finds a timer by its time.
+pub fn timer_index(key: &EntryKey<'_>) -> Vec<u8> {
+    let mut index = TIMER_INDEX.to_be_bytes().to_vec();
+    index.extend_from_slice(key.element);
+    index.extend_from_slice(&key.group.to_be_bytes());
+    index.extend_from_slice(key.key);
+    index
+}
+
+/// Takes the whole key of such a row apart; nothing for any other row.
+pub fn parse_timer_index(row_key: &[u8]) -> Option<EntryKey<'_>> {
+    let (_, rest) = row_key.split_first_chunk::<4>()?;
+    let (state, rest) = rest.split_first_chunk::<2>()?;
+    if u16::from_be_bytes(*state) != TIMER_INDEX {
+        return None;
+    }
+    let (element, rest) = rest.split_at_checked(TIMER_ELEMENT_BYTES)?;
+    let (group, key) = rest.split_first_chunk::<2>()?;
+    Some(EntryKey { state: TIMER_INDEX, group: u16::from_be_bytes(*group), key, element })
 }
 
 /// Reads the entries of one chunk in order.

@@ -1,16 +1,49 @@
 //! Folds the log into rows: the newest entry of every key becomes its row, a tombstone removes it.
 //!
-//! A fold takes a *prefix* of the log and never goes beyond the committed epoch. Rows, sentinels, the removal of the folded
-//! deltas and the new `folded_through` are one synced batch, so that a crash leaves all of it or nothing.
+//! ```text
+//! (a) a prefix of the log is read, merged and written as a sorted run beside the store     any thread: FoldJob::run
+//! (b) the run is ingested: rows and sentinels, durable                                    the owner: CommitLog::ingest
+//! (c) a later epoch's batch carries folded_through and removes the folded deltas          the owner: CommitLog::commit
+//! (d) only then folded_through advances, and what is in the rows may leave memory
+//! ```
+//! Nothing of it needs to be atomic: entries are absolute values and the log wins over rows, so a crash between any two
+//! steps only means that the same prefix, or a longer one, is folded again. A fold never goes beyond the committed epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::entry::{self, EntryKey};
-use super::log::{CommitError, CommitLog, Damage, RecoveryError, keys, read};
-use super::store::{Space, Store, WriteBatch};
-use crate::checkpoint::{EpochBundle, FoldedState};
-use crate::fault::CrashPoint;
+use super::log::{Damage, FoldError, Identity, keys, read};
+use super::store::{SortedRun, Space, StoreShare};
+use crate::checkpoint::EpochBundle;
+use crate::fault::{CrashPoint, SharedFaults};
 use crate::id::{Epoch, OperatorId, SubtaskId};
+
+/// A prefix of the log that is to become rows. May run on any thread while epochs go on being committed.
+#[derive(Debug)]
+pub struct FoldJob {
+    pub(super) through: Epoch,
+    pub(super) records: Vec<read::IndexRecord>,
+    pub(super) share: StoreShare,
+    pub(super) identity: Identity,
+    pub(super) faults: SharedFaults,
+    /// Which handle of the store it reads through and writes beside.
+    pub(super) handle: u64,
+    /// Raised when nobody wants the result any more.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// Rows that are ready to be ingested.
+#[derive(Debug)]
+pub struct FoldedRun {
+    pub(super) through: Epoch,
+    pub(super) handle: u64,
+    pub(super) states: BTreeSet<(OperatorId, u16)>,
+    pub(super) epochs: usize,
+    pub(super) rows: u64,
+    pub(super) run: SortedRun,
+}
 
 /// What a fold did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,119 +56,181 @@ pub struct Folded {
     pub rows: u64,
 }
 
-/// The newest entry of every key, by the key of its row.
-#[derive(Default)]
-struct Merged {
-    rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    states: BTreeSet<(OperatorId, u16)>,
-}
+/// Chunks of deltas, oldest first, by operator.
+type Chunks = BTreeMap<OperatorId, Vec<Vec<u8>>>;
 
-impl Merged {
-    /// Takes the entries of a chunk, which win over those before; nothing if the chunk is damaged.
-    fn add(&mut self, operator: OperatorId, chunk: &[u8]) -> Option<()> {
-        let mut entries = entry::entries(chunk);
-        for found in entries.by_ref() {
-            self.states.insert((operator, EntryKey::parse(found.key)?.state));
-            self.rows.insert(entry::row_key(operator, found.key), found.value.map(<[u8]>::to_vec));
-        }
-        (!entries.is_damaged()).then_some(())
-    }
-}
-
-impl CommitLog {
-    /// Folds the whole log into rows if it has reached a limit.
+impl FoldJob {
+    /// Reads, merges and writes the run. Takes as long as it takes; gives up early when nobody wants it any more.
     ///
     /// # Errors
-    /// [`CommitError::Store`] without bundles: the outcome is open until [`CommitLog::reopen`], and either is right.
-    /// [`CommitError::Damaged`] when the log is not what the manifest says.
-    pub fn fold_if_full(&mut self) -> Result<Option<Folded>, CommitError> {
-        let full = self.log.len() as u64 >= self.limits.fold_epochs || self.log_bytes() >= self.limits.fold_bytes;
-        if full && !self.log.is_empty() { self.fold(&[]).map(Some) } else { Ok(None) }
+    /// [`FoldError`]: nothing has changed.
+    pub fn run(&self) -> Result<FoldedRun, FoldError> {
+        self.fold(&[])
     }
 
     /// Folds the log and, what only a planted bug asks for, epochs that are not committed.
-    pub(super) fn fold(&mut self, uncommitted: &[EpochBundle]) -> Result<Folded, CommitError> {
-        let merged = self.merge(uncommitted).map_err(|error| self.unreadable(error))?;
-        let through = self.durable.epoch;
-        let epochs = self.log.len() as u64;
-        let rows = merged.rows.len() as u64;
-
-        let mut batch = WriteBatch::default();
-        for (key, value) in merged.rows {
-            match value {
-                Some(value) => batch.put(Space::Rows, key, value),
-                None => batch.delete(Space::Rows, key),
-            }
+    pub(super) fn fold(&self, uncommitted: &[EpochBundle]) -> Result<FoldedRun, FoldError> {
+        self.faults.pass(CrashPoint::FoldBefore)?;
+        let mut chunks = self.read()?;
+        for delta in uncommitted.iter().flat_map(|bundle| &bundle.parts).flat_map(|part| &part.deltas) {
+            chunks.entry(delta.operator).or_default().extend(delta.chunks.iter().cloned());
         }
-        for record in &self.log {
-            for listed in &record.deltas {
-                for chunk in 0..listed.chunks.count {
-                    batch.delete(Space::Log, keys::delta(record.epoch, listed.operator, listed.subtask, chunk));
-                }
-            }
-            batch.delete(Space::Log, keys::index(record.epoch));
+        let (mut states, mut rows) = (BTreeSet::new(), 0);
+        let mut merged: BTreeMap<OperatorId, Merged<'_>> = BTreeMap::new();
+        for (operator, chunks) in &chunks {
+            let part = Merged::of(chunks).ok_or_else(|| self.damaged(self.through, *operator, SubtaskId::default()))?;
+            states.extend(part.states.iter().map(|state| (*operator, *state)));
+            merged.insert(*operator, part);
         }
-        let mut manifest = self.durable.clone();
-        manifest.folded_through = through;
-        manifest.log_base = manifest.log_head;
-        manifest.folded.retain(|state| !merged.states.contains(&(state.operator, state.state)));
-        for (operator, state) in merged.states {
-            batch.put(Space::Rows, keys::sentinel(operator, state), read::sentinel_bytes(through)?);
-            manifest.folded.push(FoldedState { operator, state, epoch: through });
+        let sentinel = read::sentinel_bytes(self.through)?;
+        let mut sorted = merged.iter().flat_map(|(operator, merged)| merged.rows(*operator, &sentinel));
+        let mut counted = sorted.by_ref().take_while(|_| !self.is_cancelled()).inspect(|_| rows += 1);
+        let written = self.share.with(|store| store.write_run(Space::Rows, &mut counted));
+        let run = written.ok_or(FoldError::Closed)??;
+        if self.is_cancelled() {
+            return Err(FoldError::Closed);
         }
-        batch.put(Space::Meta, keys::MANIFEST, manifest.to_bytes()?);
-
-        let points = [CrashPoint::FoldBefore, CrashPoint::FoldWritten, CrashPoint::FoldSynced];
-        if let Err(failed) = self.write(batch, manifest, points) {
-            return Err(self.failed(failed, Vec::new()));
-        }
-        self.log.clear();
-        tracing::debug!(
-            pipeline = %self.identity.pipeline,
-            shard = %self.identity.shard,
-            epoch = %through,
-            epochs,
-            rows,
-            "folded the log into rows"
-        );
-        Ok(Folded { through, epochs, rows })
+        self.faults.pass(CrashPoint::FoldWritten)?;
+        let rows = rows - states.len() as u64;
+        Ok(FoldedRun { through: self.through, handle: self.handle, states, epochs: self.records.len(), rows, run })
     }
 
-    fn merge(&self, uncommitted: &[EpochBundle]) -> Result<Merged, RecoveryError> {
-        let store: &dyn Store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
-        let mut merged = Merged::default();
-        let damaged = |epoch: Epoch, operator: OperatorId, subtask: SubtaskId| {
-            read::ReadError::from(Damage::Delta { epoch, operator, subtask }).at(&self.identity)
-        };
-        for record in &self.log {
-            for listed in &record.deltas {
-                let chunks = read::delta(store, record.epoch, listed).map_err(|error| error.at(&self.identity))?;
-                for chunk in &chunks {
-                    let added = merged.add(listed.operator, chunk);
-                    added.ok_or_else(|| damaged(record.epoch, listed.operator, listed.subtask))?;
-                }
-            }
-        }
-        for part in uncommitted.iter().flat_map(|bundle| &bundle.parts) {
-            for delta in &part.deltas {
-                for chunk in &delta.chunks {
-                    let added = merged.add(delta.operator, chunk);
-                    added.ok_or_else(|| damaged(part.epoch, delta.operator, part.subtask))?;
-                }
-            }
-        }
-        Ok(merged)
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
     }
 
-    fn unreadable(&mut self, error: RecoveryError) -> CommitError {
-        let epoch = self.durable.epoch;
-        match error {
-            RecoveryError::Store(error) => {
-                self.close();
-                CommitError::Store { epoch, error, bundles: Vec::new() }
+    fn read(&self) -> Result<Chunks, FoldError> {
+        let mut chunks = Chunks::new();
+        for record in &self.records {
+            for listed in &record.deltas {
+                if self.is_cancelled() {
+                    return Err(FoldError::Closed);
+                }
+                // One delta at a time: the way to the store may be shut in between.
+                let read = self.share.with(|store| read::delta(store, record.epoch, listed));
+                let mut delta = read.ok_or(FoldError::Closed)?.map_err(|error| error.at(&self.identity))?;
+                chunks.entry(listed.operator).or_default().append(&mut delta);
             }
-            RecoveryError::Damaged { pipeline, shard, damage } => CommitError::Damaged { pipeline, shard, damage },
-            error => CommitError::Misuse { epoch, reason: error.to_string() },
         }
+        Ok(chunks)
+    }
+
+    fn damaged(&self, epoch: Epoch, operator: OperatorId, subtask: SubtaskId) -> FoldError {
+        FoldError::Unreadable(read::ReadError::from(Damage::Delta { epoch, operator, subtask }).at(&self.identity))
+    }
+}
+
+/// The newest entry of every key of one operator, in the order of the rows.
+struct Merged<'a> {
+    entries: Vec<entry::Entry<'a>>,
+    /// Rows that find timers by their time; made from the entries, so they own their keys.
+    timers: Vec<(Vec<u8>, bool)>,
+    states: BTreeSet<u16>,
+}
+
+impl<'a> Merged<'a> {
+    /// Takes chunks from the oldest to the newest; nothing if one is damaged.
+    fn of(chunks: &'a [Vec<u8>]) -> Option<Self> {
+        let mut all = Vec::new();
+        for chunk in chunks {
+            let mut entries = entry::entries(chunk);
+            all.extend(entries.by_ref());
+            if entries.is_damaged() {
+                return None;
+            }
+        }
+        // Stable: of several entries of a key the newest stays last.
+        all.sort_by(|left, right| left.key.cmp(right.key));
+        let mut merged = Self { entries: Vec::with_capacity(all.len()), timers: Vec::new(), states: BTreeSet::new() };
+        let mut rest = all.into_iter().peekable();
+        while let Some(found) = rest.next() {
+            if rest.peek().is_some_and(|next| next.key == found.key) {
+                continue;
+            }
+            let key = EntryKey::parse(found.key)?;
+            if merged.states.last() != Some(&key.state) {
+                merged.states.insert(key.state);
+            }
+            if key.state == entry::TIMERS {
+                merged.timers.push((entry::timer_index(&key), found.value.is_some()));
+            }
+            merged.entries.push(found);
+        }
+        merged.timers.sort();
+        Some(merged)
+    }
+
+    /// The rows in order: of every state its sentinel first, then its rows; timers by their time come last.
+    fn rows<'b>(
+        &'b self,
+        operator: OperatorId,
+        sentinel: &'b [u8],
+    ) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> + use<'a, 'b> {
+        let mut last = None;
+        let rows = self.entries.iter().flat_map(move |found| {
+            let state = found.key.first_chunk::<2>().copied().map(u16::from_be_bytes);
+            let first = state.filter(|state| last.replace(*state) != Some(*state));
+            let sentinel = first.map(|state| (keys::sentinel(operator, state), Some(sentinel.to_vec())));
+            let row = (entry::row_key(operator, found.key), found.value.map(<[u8]>::to_vec));
+            sentinel.into_iter().chain(std::iter::once(row))
+        });
+        let timers =
+            self.timers.iter().map(move |(key, is_set)| (entry::row_key(operator, key), is_set.then(Vec::new)));
+        rows.chain(timers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(entries: &[(u16, &[u8], &[u8], Option<u8>)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (state, key, element, value) in entries {
+            let value = value.map(|value| {
+                move |out: &mut Vec<u8>| {
+                    out.push(value);
+                    Ok::<(), ()>(())
+                }
+            });
+            entry::append(
+                &mut out,
+                *state,
+                7,
+                |out| out.extend_from_slice(key),
+                |out| out.extend_from_slice(element),
+                value,
+            )
+            .unwrap();
+        }
+        out
+    }
+
+    #[test]
+    fn the_newest_entry_of_a_key_wins_and_rows_stand_in_the_order_of_their_keys() {
+        let chunks = [
+            chunk(&[(1, b"b", b"", Some(1)), (0, b"a", b"", Some(2))]),
+            chunk(&[(0, b"a", b"", Some(3)), (1, b"b", b"", None), (1, b"b", b"x", Some(4))]),
+        ];
+        let merged = Merged::of(&chunks).unwrap();
+        let operator = OperatorId::new(9);
+        let rows: Vec<_> = merged.rows(operator, b"s").collect();
+        assert!(rows.windows(2).all(|pair| pair[0].0 < pair[1].0), "{rows:?}");
+        let values: Vec<_> = rows.iter().map(|(_, value)| value.as_deref()).collect();
+        assert_eq!(values, [Some(&b"s"[..]), Some(&[3]), Some(b"s"), None, Some(&[4])]);
+    }
+
+    #[test]
+    fn timers_get_a_row_by_their_time() {
+        let early = entry::timer_element(0, crate::time::Timestamp::from_millis(-1));
+        let late = entry::timer_element(0, crate::time::Timestamp::from_millis(1));
+        let chunks = [chunk(&[(entry::TIMERS, b"a", &late, Some(0)), (entry::TIMERS, b"b", &early, None)])];
+        let rows: Vec<_> = Merged::of(&chunks).unwrap().rows(OperatorId::new(1), b"s").collect();
+        assert!(rows.windows(2).all(|pair| pair[0].0 < pair[1].0), "{rows:?}");
+        let by_time: Vec<_> =
+            rows.iter().filter_map(|(key, value)| Some((entry::parse_timer_index(key)?, value))).collect();
+        assert_eq!(by_time.len(), 2);
+        assert_eq!((by_time[0].0.element, by_time[0].0.key, by_time[0].1.is_some()), (&early[..], &b"b"[..], false));
+        assert_eq!((by_time[1].0.element, by_time[1].0.group), (&late[..], 7));
     }
 }

@@ -46,6 +46,21 @@ pub trait OperatorState: Snapshot {
         Ok(())
     }
 
+    /// Takes a question for rows that nobody needs yet, if there is room for them: memory fills up in the background. At most
+    /// one is under way.
+    fn take_read_ahead(&mut self) -> Option<StateRead> {
+        None
+    }
+
+    /// Takes in rows of [`OperatorState::take_read_ahead`]. May come in the middle of a frame.
+    ///
+    /// # Errors
+    /// As [`OperatorState::loaded`].
+    fn loaded_ahead(&mut self, read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let _ = (read, rows);
+        Ok(())
+    }
+
     /// No frame is in work: whatever is too much for the memory budget may go. Called between frames, often.
     fn rest(&mut self) {}
 }
@@ -153,6 +168,11 @@ impl DeltaBuilder {
             self.entries += 1;
         }
         Ok(())
+    }
+
+    /// Bytes that are encoded.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum()
     }
 
     pub(crate) fn finish(mut self) -> Delta {

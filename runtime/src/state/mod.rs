@@ -1,5 +1,6 @@
 //! State: typed maps in memory, and the store that always holds exactly the last committed epoch.
 
+mod budget;
 mod cell;
 pub mod entry;
 mod fold;
@@ -13,8 +14,9 @@ pub mod read;
 pub mod store;
 mod table;
 
+pub use self::budget::MemoryBudget;
 pub use self::cell::{Cell, Cells, Content, Element, Single};
-pub use self::fold::Folded;
+pub use self::fold::{FoldJob, Folded, FoldedRun};
 pub use self::form::{Form, FormError, Plain, StateValue, Versioned};
 pub use self::freeze::{OperatorState, Slice, Snapshot};
 pub use self::packed::PackedKey;

@@ -13,14 +13,21 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::canary::{Canary, planted};
+use crate::checkpoint::Delta;
 use crate::codec::CodecError;
 use crate::id::{Epoch, OperatorId};
+use crate::state::budget::MemoryBudget;
 use crate::state::cell::{Cell, Content, Single, Stamp};
 use crate::state::entry::{self, EntryKey};
 use crate::state::form::{Form, FormError, Plain};
 use crate::state::freeze::{DeltaBuilder, Frozen, KeyList, OperatorState, Slice, Snapshot};
 use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
+use crate::state::read::{StateRead, StateRows};
 use crate::state::store::StoreShare;
+
+mod residency;
+
+use self::residency::Residency;
 
 #[derive(Debug)]
 struct Slot<K, C> {
@@ -87,6 +94,10 @@ pub struct TableSetup {
     pub restored: Epoch,
     /// How far the rows know of what changed.
     pub share: StoreShare,
+    /// Whether the state may have rows: a key that is not in memory may be there.
+    pub has_rows: bool,
+    /// The memory that the state may take together with others.
+    pub memory: MemoryBudget,
 }
 
 /// Where a cell is: its key and element.
@@ -104,6 +115,28 @@ pub struct Table<K, C: Content, F = Plain> {
     frozen: VecDeque<Frozen<Place<K, C>>>,
     /// Tombstones that are encoded, by the epoch of the removal. One that was touched later is here in vain.
     graves: VecDeque<(Epoch, KeyList<Place<K, C>>)>,
+    residency: Residency<K>,
+    encoded: Mean,
+}
+
+/// How many bytes entries have, on average.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Mean {
+    fn add(&mut self, delta: &Delta) {
+        // What is newer counts more.
+        let bytes: usize = delta.chunks.iter().map(Vec::len).sum();
+        self.entries = self.entries / 2 + delta.entries;
+        self.bytes = self.bytes / 2 + bytes as u64;
+    }
+
+    fn mean(self) -> usize {
+        usize::try_from(self.bytes / self.entries.max(1)).unwrap_or(usize::MAX)
+    }
 }
 
 impl<K, C: Content, F> fmt::Debug for Table<K, C, F> {
@@ -145,7 +178,8 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         let maps = setup.groups.clone().map(|_| HashTable::new()).collect();
         let epoch = setup.restored.next();
         let (dirty, frozen, graves) = (KeyList::default(), VecDeque::new(), VecDeque::new());
-        Self { setup, form, maps, epoch, dirty, frozen, graves }
+        let residency = Residency::new(setup.groups.len(), setup.has_rows, setup.memory.join());
+        Self { setup, form, maps, epoch, dirty, frozen, graves, residency, encoded: Mean::default() }
     }
 
     /// The state's number within its operator.
@@ -169,11 +203,14 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         self.maps.iter().flat_map(HashTable::iter).map(|slot| (&slot.key, &slot.content))
     }
 
-    /// Puts back what a store holds; later chunks and entries win. Entries of other states and key groups are skipped.
+    /// Puts back what the log holds; later chunks and entries win, and all of them over the rows. Entries of other states and key groups are skipped.
     ///
     /// # Errors
     /// [`LoadError`] names the state whose type does not fit.
     pub fn load(&mut self, chunks: &[Vec<u8>]) -> Result<(), LoadError> {
+        if planted(Canary::ReadBeforeLog) && self.setup.has_rows {
+            return Ok(());
+        }
         for stored in chunks.iter().flat_map(|chunk| entry::entries(chunk)) {
             let state = self.setup.state;
             let parsed = EntryKey::parse(stored.key).ok_or(LoadError::Key { state })?;
@@ -209,16 +246,23 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     ) -> Result<&mut Option<C::Value>, StateError> {
         let index = self.index(hash);
         let epoch = self.epoch;
-        let Self { setup, form, maps, dirty, frozen, .. } = self;
+        let Self { setup, form, maps, dirty, frozen, residency, .. } = self;
         let Some(map) = maps.get_mut(index) else {
             return Err(StateError::NotMine { hash });
         };
         let slot = match map.entry(spread(hash), |slot| slot.key.borrow() == key, rehash) {
             Entry::Occupied(occupied) => occupied.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(Slot { key: key.to_key(), content: C::default() }).into_mut(),
+            Entry::Vacant(vacant) => {
+                residency.keys += 1;
+                residency.cells += C::default().count();
+                vacant.insert(Slot { key: key.to_key(), content: C::default() }).into_mut()
+            }
         };
+        if C::CELL_BYTES > 0 && slot.content.cell(element).is_none() {
+            residency.cells += 1;
+        }
         let cell = slot.content.touch(element);
-        if cell.stamp.epoch() != epoch {
+        if cell.stamp != Stamp::new(epoch) {
             let place = Written { state: setup.state, group: group_at(setup, index), key: &slot.key, element };
             copy_on_write::<K, C, F>(&place, cell, form, frozen)?;
             cell.stamp = Stamp::new(epoch);
@@ -298,8 +342,12 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         let Ok(mut occupied) = map.find_entry(spread(hash), |slot| slot.key == *key) else { return };
         let content = &mut occupied.get_mut().content;
         if content.cell(element).is_some_and(|cell| cell.value.is_none() && cell.stamp == gone) {
+            let before = content.count();
             content.remove(element);
+            self.residency.cells -= before - content.count();
             if content.is_empty() {
+                self.residency.cells -= content.count();
+                self.residency.keys -= 1;
                 occupied.remove();
             }
         }
@@ -310,28 +358,31 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         usize::from(self.setup.key_groups.group(hash).wrapping_sub(self.setup.groups.start))
     }
 
+    /// Puts a cell there as the log has it. A removal stays as a tombstone: the rows may still hold the value.
     fn put_restored(&mut self, key: K, element: &C::Element, value: Option<C::Value>) {
         let hash = key.borrow().key_hash(&mut Vec::new());
         let index = self.index(hash);
+        // The log says which epoch it was; that it was not later than this one is all that counts.
+        let stamp = Stamp::new(self.setup.restored).encoded();
         let Some(map) = self.maps.get_mut(index) else { return };
-        match (map.entry(spread(hash), |slot| slot.key == key, rehash), value) {
-            (Entry::Occupied(mut occupied), Some(value)) => {
-                occupied.get_mut().content.touch(element).value = Some(value);
+        let slot = match map.entry(spread(hash), |slot| slot.key == key, rehash) {
+            Entry::Occupied(occupied) => occupied.into_mut(),
+            Entry::Vacant(vacant) => {
+                self.residency.keys += 1;
+                self.residency.cells += C::default().count();
+                vacant.insert(Slot { key: key.clone(), content: C::default() }).into_mut()
             }
-            (Entry::Occupied(mut occupied), None) => {
-                let content = &mut occupied.get_mut().content;
-                content.remove(element);
-                if content.is_empty() {
-                    occupied.remove();
-                }
-            }
-            (Entry::Vacant(vacant), Some(value)) => {
-                let mut content = C::default();
-                content.touch(element).value = Some(value);
-                vacant.insert(Slot { key, content });
-            }
-            (Entry::Vacant(_), None) => {}
+        };
+        let before = slot.content.count();
+        if self.setup.has_rows {
+            slot.content.set_partial();
         }
+        let cell = slot.content.touch(element);
+        (cell.value, cell.stamp) = (value, stamp);
+        if cell.value.is_none() {
+            dig(&mut self.graves, self.setup.restored, hash, (key, element.clone()));
+        }
+        self.residency.cells += slot.content.count() - before;
     }
 
     /// Encodes one cell of a frozen epoch unless that was done by a later touch or the cell is of a later epoch by now.
@@ -353,12 +404,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         }
         cell.stamp = cell.stamp.encoded();
         if cell.value.is_none() {
-            if graves.back().is_none_or(|(epoch, _)| *epoch != frozen.epoch) {
-                graves.push_back((frozen.epoch, KeyList::default()));
-            }
-            if let Some((_, places)) = graves.back_mut() {
-                places.push(hash, (key, element));
-            }
+            dig(graves, frozen.epoch, hash, (key, element));
         }
         Ok(())
     }
@@ -399,6 +445,16 @@ impl<K: StreamKey, V: 'static, F: Form<V>> Table<K, Single<V>, F> {
     /// As [`Table::touch`].
     pub fn remove(&mut self, hash: u32, key: &K::Borrowed) -> Result<Option<V>, StateError> {
         self.take(hash, key, &())
+    }
+}
+
+/// Notes a tombstone, to be dropped when the rows know of its epoch.
+fn dig<P>(graves: &mut VecDeque<(Epoch, KeyList<P>)>, epoch: Epoch, hash: u32, place: P) {
+    if graves.back().is_none_or(|(last, _)| *last != epoch) {
+        graves.push_back((epoch, KeyList::default()));
+    }
+    if let Some((_, places)) = graves.back_mut() {
+        places.push(hash, place);
     }
 }
 
@@ -457,7 +513,9 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Snapshot for Table<K, C, F> {
             // When later touches have encoded the rest, looking those keys up once more would be for nothing.
             if frozen.keys.is_empty() || frozen.is_encoded() {
                 if let Some(frozen) = self.frozen.pop_front() {
-                    slice.done.push((frozen.epoch, frozen.delta.finish()));
+                    let delta = frozen.delta.finish();
+                    self.encoded.add(&delta);
+                    slice.done.push((frozen.epoch, delta));
                 }
                 continue;
             }
@@ -481,10 +539,29 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Snapshot for Table<K, C, F> {
 }
 
 impl<K: StreamKey, C: Content, F: Form<C::Value>> OperatorState for Table<K, C, F> {
+    fn take_read(&mut self) -> Option<StateRead> {
+        let mut read = StateRead::default();
+        (self.look(&mut read.looks) > 0).then_some(read)
+    }
+
+    fn loaded(&mut self, _read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        self.take_in(&rows.found)
+    }
+
+    fn take_read_ahead(&mut self) -> Option<StateRead> {
+        Some(StateRead { looks: vec![self.look_ahead()?] })
+    }
+
+    fn loaded_ahead(&mut self, _read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        rows.found.iter().try_for_each(|found| self.take_in_ahead(found))
+    }
+
     fn rest(&mut self) {
         if !self.graves.is_empty() {
-            self.sweep(self.setup.share.folded_through(), SWEPT_AT_ONCE);
+            let early = planted(Canary::TombstoneEarly);
+            self.sweep(if early { self.epoch } else { self.setup.share.folded_through() }, SWEPT_AT_ONCE);
         }
+        self.make_room();
     }
 }
 

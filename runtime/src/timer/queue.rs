@@ -67,6 +67,11 @@ impl<K: Ord> TimerQueue<K> {
         self.timers.first()
     }
 
+    /// All timers that are here, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Due<K>> {
+        self.timers.iter()
+    }
+
     /// Takes the first timer if its time is not after `until`, nor beyond the horizon.
     pub fn pop_due(&mut self, until: Timestamp) -> Option<Due<K>> {
         let until = until.min(self.horizon);

@@ -40,6 +40,8 @@ pub(super) enum Told {
     Committed(u64),
     /// It waits at this failpoint for its kill.
     Stopped(String),
+    /// So many keys were read back, and so many evicted.
+    Keys(u64, u64),
     /// It ended in order.
     Ended(u64),
     /// It is gone.
@@ -53,6 +55,10 @@ impl Told {
             "restored" => Self::Restored(rest.parse().ok()?),
             "committed" => Self::Committed(rest.parse().ok()?),
             "stopped" => Self::Stopped(rest.strip_prefix("at ")?.to_owned()),
+            "keys" => {
+                let (read, evicted) = rest.split_once(' ')?;
+                Self::Keys(read.parse().ok()?, evicted.parse().ok()?)
+            }
             "ended" => Self::Ended(rest.parse().ok()?),
             _ => return None,
         })
@@ -73,6 +79,10 @@ pub(super) struct Life {
     pub(super) restored: Option<u64>,
     /// The last epoch that it said is committed.
     pub(super) committed: u64,
+    /// Keys that it read back, said at its end.
+    pub(super) read: u64,
+    /// Keys that it evicted, said at its end.
+    pub(super) evicted: u64,
 }
 
 impl Life {
@@ -104,6 +114,8 @@ impl Life {
             clock: SystemClock::new(),
             restored: None,
             committed: 0,
+            read: 0,
+            evicted: 0,
         }
     }
 
@@ -123,6 +135,7 @@ impl Life {
         match &told {
             Told::Restored(epoch) => self.restored = Some(*epoch),
             Told::Committed(epoch) => self.committed = *epoch,
+            Told::Keys(read, evicted) => (self.read, self.evicted) = (*read, *evicted),
             _ => {}
         }
         self.heard.push(told.clone());

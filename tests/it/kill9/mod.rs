@@ -71,7 +71,7 @@ impl Kill {
             // In the second attempt of a life, which begins behind a fence.
             _ if RECOVERY.contains(&point) && rng.random() => (2, panic(rng)),
             _ if RECOVERY.contains(&point) => (1, None),
-            CrashPoint::FoldBefore | CrashPoint::FoldWritten | CrashPoint::FoldSynced => {
+            CrashPoint::FoldBefore | CrashPoint::FoldWritten | CrashPoint::FoldIngested | CrashPoint::FoldNoted => {
                 (rng.random_range(1..=2), None)
             }
             CrashPoint::DeliverBefore | CrashPoint::DeliverAfter => (rng.random_range(1..=2), None),
@@ -142,6 +142,9 @@ struct Summary {
     epochs: u64,
     rows: u64,
     stores: u64,
+    /// Keys that were read back and evicted by the lives that came to their end.
+    read: u64,
+    evicted: u64,
 }
 
 impl Summary {
@@ -166,10 +169,11 @@ impl Summary {
             self.in_recovery
         )
         .unwrap();
-        let Self { lives, recoveries, epochs, stores, rows, .. } = self;
+        let Self { lives, recoveries, epochs, stores, rows, read, evicted, .. } = self;
         writeln!(
             table,
-            "  {lives} lives, {recoveries} recoveries, {epochs} epochs, {stores} stores, {rows} rows judged"
+            "  {lives} lives, {recoveries} recoveries, {epochs} epochs, {stores} stores, {rows} rows judged\n  in the last \
+             lives {read} keys were read back and {evicted} evicted"
         )
         .unwrap();
         table
@@ -193,6 +197,10 @@ impl Victim {
         let budget = of(&BUDGET, workload);
         let records = budget * (kills as u64 + 1);
         let mut arguments = vec![format!("--seed={seed}"), format!("--records={records}")];
+        if seed.is_multiple_of(2) {
+            // A fraction of the keys: the others come and go.
+            arguments.push("--memory=1500".to_owned());
+        }
         arguments.extend(bug.map(|bug| format!("--bug={bug}")));
         let oracle = match workload {
             Workload::Ledger => Oracle::ledger(seed, records),
@@ -289,6 +297,8 @@ impl Victim {
         let mut life = Life::begin(&self.exe, self.dir.path(), &self.arguments, None);
         life.wait_for(|told| matches!(told, Told::Ended(_)))?;
         let life = life.wait()?;
+        summary.read += life.read;
+        summary.evicted += life.evicted;
         self.after(&life, summary)?;
         self.oracle.judge(&self.out())?;
         summary.rows += self.oracle.rows();
@@ -356,6 +366,7 @@ fn loses_and_doubles_nothing_when_its_process_is_killed() {
         let rare: Vec<_> = CrashPoint::ALL.iter().filter(|point| summary.killed_at(&[**point]) < EACH as u64).collect();
         assert!(rare.is_empty(), "fewer than {EACH} kills at {rare:?}");
         assert!(summary.in_recovery > 0, "no recovery was killed");
+        assert!(summary.read > 0 && summary.evicted > 0, "everything stayed in memory");
     }
 }
 

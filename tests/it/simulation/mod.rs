@@ -6,6 +6,7 @@ mod processed;
 mod topology;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use std::time::Duration;
 use millstream::runtime::canary::{Canary, plant};
 use millstream::runtime::fault::CrashPoint;
 use millstream::runtime::job::{JobConfig, RestartPolicy};
+use millstream::runtime::state::key_group::KeyGroups;
 use millstream::runtime::state::log::LogLimits;
-use millstream::runtime::testing::{SimConfig, SimReport, simulate};
+use millstream::runtime::testing::{Outside, SimConfig, SimReport, simulate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,6 +25,8 @@ use self::topology::Topology;
 
 /// How often each crash point, each fold step and a depth of two must be met in a full sweep.
 const ENOUGH: u64 = 100;
+/// Keys of a pipeline of users' operators, at most.
+const PROCESSED_KEYS: u64 = 20;
 /// A sweep of this many seeds must meet them.
 const FULL_SWEEP: u64 = 20_000;
 
@@ -30,8 +34,8 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// The same topology, runs and faults for the same seed.
-fn config(seed: u64) -> SimConfig {
+/// The same topology, runs and faults for the same seed; `keys` is how many keys there are.
+fn config(seed: u64, keys: u64) -> SimConfig {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xc0f1);
     let mut job = JobConfig::default();
     job.epoch_interval = Duration::from_micros(rng.random_range(200..5_000));
@@ -41,9 +45,15 @@ fn config(seed: u64) -> SimConfig {
         // Bounds that every epoch exceeds many times over: nothing may wait for itself.
         job.max_outbox_bytes = rng.random_range(1..200);
         job.max_waiting_bytes = rng.random_range(1..200);
+        job.max_unfolded_bytes = rng.random_range(1..200);
         job.max_commit_bytes = rng.random_range(1..200);
     }
     let limits = LogLimits { fold_bytes: rng.random_range(50..5_000), fold_epochs: rng.random_range(1..8) };
+    // Hardly any key stays in memory, or about as many as there are, or all do.
+    let state_memory = if rng.random_bool(0.7) { keys * rng.random_range(5..200) } else { u64::MAX };
+    // Few groups have many keys each, so that a group is not all in memory or all out.
+    let groups = *[4, 12, 960].get(rng.random_range(0..3)).unwrap();
+    let key_groups = KeyGroups::new(NonZeroU16::new(groups).unwrap());
     let parallelism = (0..4).map(|_| rng.random_range(1..=4)).collect();
     SimConfig {
         parallelism,
@@ -51,6 +61,8 @@ fn config(seed: u64) -> SimConfig {
         read_ahead: rng.random_range(1..=6),
         job,
         limits,
+        key_groups,
+        state_memory,
         crashes: rng.random_range(0..6),
         crash_chance: *[0.01, 0.05, 0.2].get(rng.random_range(0..3)).unwrap(),
         failures: rng.random_range(0..4),
@@ -60,34 +72,45 @@ fn config(seed: u64) -> SimConfig {
     }
 }
 
-/// Runs a seed and compares it with its twin. Every third seed is a pipeline of users' operators.
+/// Runs a seed and compares it with its twin; every third seed has a second pipeline, of users' operators.
 fn run(seed: u64) -> Result<SimReport, String> {
+    let mut report = run_built_in(seed)?;
     if seed % 3 == 2 {
-        return run_processed(seed, &config(seed));
-    }
-    let config = config(seed);
-    let (topology, outsides) = Topology::draw(seed, 0.05);
-    let report = simulate(&config, &|| topology.graph(&outsides)).map_err(|failure| failure.to_string())?;
-    let (twin, expected) = Topology::draw(seed, 0.0);
-    let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
-    simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
-    for (sink, (got, wanted)) in outsides.iter().zip(&expected).enumerate() {
-        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink} of {topology:?}: {text}"))?;
+        let processed = run_processed(seed)?;
+        report.trace ^= processed.trace.rotate_left(1);
+        report.steps += processed.steps;
     }
     Ok(report)
 }
 
-fn run_processed(seed: u64, config: &SimConfig) -> Result<SimReport, String> {
+fn run_built_in(seed: u64) -> Result<SimReport, String> {
+    let (topology, outsides) = Topology::draw(seed, 0.05);
+    let config = config(seed, topology.keys());
+    let report = simulate(&config, &|| topology.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    let (twin, expected) = Topology::draw(seed, 0.0);
+    let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
+    simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
+    compare_all(&outsides, &expected).map_err(|text| format!("{text} of {topology:?}"))?;
+    Ok(report)
+}
+
+fn run_processed(seed: u64) -> Result<SimReport, String> {
+    let config = config(seed, PROCESSED_KEYS);
     let (processed, outsides) = Processed::draw(seed, 0.05);
-    let report = simulate(config, &|| processed.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    let report = simulate(&config, &|| processed.graph(&outsides)).map_err(|failure| failure.to_string())?;
     let (twin, expected) = Processed::draw(seed, 0.0);
     let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
     let calm = simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
-    twin.verify(&calm, &expected).map_err(|text| format!("the twin of {twin:?}: {text}"))?;
-    for (sink, (got, wanted)) in outsides.iter().zip(&expected).enumerate() {
-        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink} of {processed:?}: {text}"))?;
-    }
+    twin.verify(&calm, &expected).map_err(|text| format!("the twin: {text} of {twin:?}"))?;
+    compare_all(&outsides, &expected).map_err(|text| format!("{text} of {processed:?}"))?;
     Ok(report)
+}
+
+fn compare_all(outsides: &[Outside], expected: &[Outside]) -> Result<(), String> {
+    for (sink, (got, wanted)) in outsides.iter().zip(expected).enumerate() {
+        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink}: {text}"))?;
+    }
+    Ok(())
 }
 
 fn compare(got: Vec<Vec<u8>>, wanted: Vec<Vec<u8>>) -> Result<(), String> {
@@ -122,6 +145,10 @@ struct Sums {
     epochs: u64,
     depth_two: u64,
     late_loops: u64,
+    lazy_reads: u64,
+    evicted_keys: u64,
+    evicted_tombstones: u64,
+    completed_groups: u64,
     passed: BTreeMap<CrashPoint, u64>,
     hit: BTreeMap<CrashPoint, u64>,
 }
@@ -135,6 +162,10 @@ impl Sums {
         self.epochs += report.epochs;
         self.depth_two += report.depth_two;
         self.late_loops += report.late_loops;
+        self.lazy_reads += report.lazy_reads;
+        self.evicted_keys += report.evicted_keys;
+        self.evicted_tombstones += report.evicted_tombstones;
+        self.completed_groups += report.completed_groups;
         for (sums, counts) in [(&mut self.passed, &report.passed), (&mut self.hit, &report.hit)] {
             for (point, count) in counts {
                 *sums.entry(*point).or_default() += count;
@@ -189,6 +220,10 @@ fn committed_output_equals_the_twin_whatever_crashes() {
         "{} seeds, each twice with the same trace: {} steps, {} attempts, {} crashes, {} published commits, depth two {} times, \
          {} late loops",
         sums.seeds, sums.steps, sums.attempts, sums.crashes, sums.epochs, sums.depth_two, sums.late_loops
+    );
+    println!(
+        "  {} keys read when they were needed, {} evicted, {} tombstones among them, {} key groups read whole",
+        sums.lazy_reads, sums.evicted_keys, sums.evicted_tombstones, sums.completed_groups
     );
     for point in CrashPoint::ALL {
         let count = |counts: &BTreeMap<_, _>| counts.get(point).copied().unwrap_or(0u64);

@@ -65,7 +65,7 @@ impl Topology {
             seed,
             sources,
             steps,
-            keys: rng.random_range(1..40),
+            keys: if rng.random_bool(0.3) { rng.random_range(40..200) } else { rng.random_range(1..40) },
             text_keys: rng.random_bool(0.5),
             keyed: keyed(&mut rng),
             again: rng.random_bool(0.4).then(|| keyed(&mut rng)),
@@ -74,6 +74,11 @@ impl Topology {
         };
         let sinks = if topology.branch { 2 } else { 1 };
         (topology, (0..sinks).map(|_| Outside::default()).collect())
+    }
+
+    /// How many keys there are.
+    pub(super) const fn keys(&self) -> u64 {
+        self.keys
     }
 
     pub(super) fn graph(&self, outsides: &[Outside]) -> Graph {

@@ -6,7 +6,7 @@ use crate::checkpoint::{Barrier, Closing};
 use crate::id::ExecutionMode;
 use crate::job::committer::CommitterOrder;
 use crate::job::error::{Ended, JobError};
-use crate::job::protocol::JobOrder;
+use crate::job::protocol::{Held, JobOrder};
 use crate::operator::SourceCommand;
 use crate::time::Timestamp;
 
@@ -164,11 +164,28 @@ impl JobMachine {
         } else {
             self.flushed = false;
         }
-        let hold = outbox > self.config.max_outbox_bytes || waiting > self.config.max_waiting_bytes;
-        if hold != self.held {
-            self.held = hold;
-            self.orders.push(JobOrder::HoldSources(hold));
+        let unfolded = self.log_bytes + waiting as u64;
+        if unfolded > self.config.max_unfolded_bytes / 2 {
+            if !self.fold_asked {
+                self.fold_asked = true;
+                self.orders.push(JobOrder::Committer(CommitterOrder::FoldSoon));
+            }
+        } else {
+            self.fold_asked = false;
         }
+        let held = if outbox > self.config.max_outbox_bytes {
+            Some(Held::Outbox)
+        } else if waiting > self.config.max_waiting_bytes {
+            Some(Held::Commit)
+        } else if unfolded > self.config.max_unfolded_bytes {
+            Some(Held::Fold)
+        } else {
+            None
+        };
+        if held.is_some() != self.status.held.is_some() {
+            self.orders.push(JobOrder::HoldSources(held.is_some()));
+        }
+        self.status.held = held;
     }
 
     fn check_deadline(&mut self, now: Timestamp) {

@@ -10,8 +10,10 @@ use crate::id::Epoch;
 use crate::state::cell::{Cells, Content, Element};
 use crate::state::form::{Kept, KeptForm, StateValue};
 use crate::state::freeze::{OperatorState, Slice, Snapshot};
+use crate::state::key_group::hash_bytes;
 use crate::state::keyed::scope::{KeyedError, Scope};
 use crate::state::packed::PackedKey;
+use crate::state::read::{Found, Look};
 use crate::state::table::{LoadError, Table, TableSetup};
 use crate::time::Timestamp;
 
@@ -25,10 +27,22 @@ pub(super) trait Part {
     fn encode_slice(&self, entries: usize) -> Result<Slice, CodecError>;
     fn left(&self) -> usize;
     fn rest(&self);
+    /// Says whether nothing can be missing.
+    fn is_complete(&self) -> bool;
+    /// Takes note that a key is needed.
+    fn want(&self, hash: u32, key: &PackedKey);
+    fn is_missing(&self) -> bool;
+    /// Appends the looks for what is missing and says how many they are.
+    fn look(&self, looks: &mut Vec<Look>) -> usize;
+    fn take_in(&self, found: &[Found]) -> Result<(), LoadError>;
+    fn look_ahead(&self) -> Option<Look>;
+    fn take_in_ahead(&self, found: &Found) -> Result<(), LoadError>;
 }
 
 /// When which element is to be looked at. An element is here once; an entry that is not what the element says is stale.
 type Expiry<E> = BTreeMap<Timestamp, Vec<(u32, PackedKey, E)>>;
+
+type BoundTable<V, C> = Table<PackedKey, C, KeptForm<V>>;
 
 /// A named state. See the module.
 pub(super) struct Bound<V, C>
@@ -37,10 +51,12 @@ where
     C: Content<Value = Kept<V>>,
 {
     name: String,
-    table: RefCell<Table<PackedKey, C, KeptForm<V>>>,
+    table: RefCell<BoundTable<V, C>>,
     scope: Rc<Scope>,
     ttl: Cell<Option<Duration>>,
     expiry: RefCell<Expiry<C::Element>>,
+    /// Keys that are being read and whose elements may expire.
+    leased: RefCell<Vec<(u32, PackedKey)>>,
 }
 
 impl<V, C> Bound<V, C>
@@ -50,7 +66,14 @@ where
 {
     pub(super) fn new(name: &str, setup: TableSetup, form: KeptForm<V>, scope: Rc<Scope>) -> Self {
         let table = RefCell::new(Table::with_form(setup, form));
-        Self { name: name.to_owned(), table, scope, ttl: Cell::default(), expiry: RefCell::default() }
+        Self {
+            name: name.to_owned(),
+            table,
+            scope,
+            ttl: Cell::default(),
+            expiry: RefCell::default(),
+            leased: RefCell::default(),
+        }
     }
 
     pub(super) fn set_ttl(&self, ttl: Duration) {
@@ -147,6 +170,22 @@ where
         at
     }
 
+    /// Has the elements of a key that was restored looked at.
+    fn lease(&self, table: &mut BoundTable<V, C>, hash: u32, key: &PackedKey) {
+        let Some(content) = table.content(hash, key) else { return };
+        let elements: Vec<C::Element> = content.cells().map(|(element, _)| element.clone()).collect();
+        for element in elements {
+            let Some(kept) = table.quiet_mut(hash, key, &element).filter(|kept| kept.queued == Timestamp::MIN) else {
+                continue;
+            };
+            if kept.written == Timestamp::MIN {
+                // It is older than the state's time to live: that begins now.
+                kept.written = self.scope.now();
+            }
+            kept.queued = self.queue(hash, key, &element, kept.written);
+        }
+    }
+
     /// Removes what has expired, looking at no more than `most` elements.
     fn expire(&self, most: usize) {
         let now = self.scope.now();
@@ -229,17 +268,9 @@ where
         if self.ttl.get().is_none() {
             return Ok(());
         }
-        let mut scratch = Vec::new();
-        let places = table.iter().flat_map(|(key, content)| content.cells().map(move |(element, _)| (key, element)));
-        let places: Vec<_> = places.map(|(key, element)| (key.clone(), element.clone())).collect();
-        for (key, element) in places {
-            let hash = crate::state::key_group::StreamKeyRef::key_hash(&key, &mut scratch);
-            let Some(kept) = table.quiet_mut(hash, &key, &element) else { continue };
-            if kept.written == Timestamp::MIN {
-                // It is older than the state's time to live: that begins now.
-                kept.written = self.scope.now();
-            }
-            kept.queued = self.queue(hash, &key, &element, kept.written);
+        let keys: Vec<PackedKey> = table.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.lease(&mut table, hash_bytes(key.as_bytes()), &key);
         }
         Ok(())
     }
@@ -259,5 +290,42 @@ where
     fn rest(&self) {
         self.expire(EXPIRED_AT_ONCE);
         self.table.borrow_mut().rest();
+    }
+
+    fn is_complete(&self) -> bool {
+        self.table.borrow().is_complete()
+    }
+
+    fn want(&self, hash: u32, key: &PackedKey) {
+        let mut table = self.table.borrow_mut();
+        table.want(hash, key);
+        if self.ttl.get().is_some() && table.is_missing() {
+            self.leased.borrow_mut().push((hash, key.clone()));
+        }
+    }
+
+    fn is_missing(&self) -> bool {
+        self.table.borrow().is_missing()
+    }
+
+    fn look(&self, looks: &mut Vec<Look>) -> usize {
+        self.table.borrow_mut().look(looks)
+    }
+
+    fn take_in(&self, found: &[Found]) -> Result<(), LoadError> {
+        let mut table = self.table.borrow_mut();
+        table.take_in(found)?;
+        for (hash, key) in self.leased.take() {
+            self.lease(&mut table, hash, &key);
+        }
+        Ok(())
+    }
+
+    fn look_ahead(&self) -> Option<Look> {
+        self.table.borrow_mut().look_ahead()
+    }
+
+    fn take_in_ahead(&self, found: &Found) -> Result<(), LoadError> {
+        self.table.borrow_mut().take_in_ahead(found)
     }
 }

@@ -9,11 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::checkpoint::Delta;
 use crate::codec::{self, CodecError};
 use crate::state::entry::{self, EntryKey};
 use crate::state::freeze::DeltaBuilder;
+use crate::state::log::keys;
+use crate::state::read::{Found, Look};
 use crate::state::table::{LoadError, TableSetup};
 use crate::time::Timestamp;
 use crate::watermark::{Run, Thresholds};
@@ -27,30 +30,70 @@ pub(super) struct LateRows {
     stored: BTreeSet<u16>,
     /// The store does not know the thresholds as they are.
     changed: bool,
+    /// What the log says, until the rows are read.
+    log: Option<Arc<Vec<Vec<u8>>>>,
 }
 
 impl LateRows {
     pub(super) fn new(setup: TableSetup) -> Self {
         let thresholds = Thresholds::new(setup.groups.clone(), &[]);
-        Self { setup, thresholds, stored: BTreeSet::new(), changed: false }
+        Self { setup, thresholds, stored: BTreeSet::new(), changed: false, log: None }
     }
 
-    pub(super) fn load(&mut self, chunks: &[Vec<u8>]) -> Result<(), LoadError> {
+    /// Restores what the log says, once the rows are there too.
+    pub(super) fn load(&mut self, log: &Arc<Vec<Vec<u8>>>) -> Result<(), LoadError> {
+        if self.setup.has_rows {
+            self.log = Some(Arc::clone(log));
+            return Ok(());
+        }
+        self.restore(BTreeMap::new(), log)
+    }
+
+    /// Says whether the rows have to be read before anybody can tell what is late.
+    pub(super) const fn is_missing(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// The look for all rows, those of other subtasks included.
+    pub(super) fn look(&self) -> Look {
+        let prefix =
+            |state: u16| [self.setup.operator.number().to_be_bytes().as_slice(), &state.to_be_bytes()].concat();
+        Look::Scan { from: prefix(self.setup.state), to: prefix(self.setup.state + 1), limit: usize::MAX }
+    }
+
+    /// Takes in what [`LateRows::look`] found.
+    pub(super) fn take_in(&mut self, found: &Found) -> Result<(), LoadError> {
+        let mut rows = BTreeMap::new();
+        // The sentinel of the state comes first.
+        for (row, value) in found.rows.iter().filter(|(row, _)| !keys::is_sentinel(row)) {
+            let key = row.get(4..).and_then(EntryKey::parse).ok_or(LoadError::Key { state: self.setup.state })?;
+            self.note(&mut rows, &key, Some(value))?;
+        }
+        match self.log.take() {
+            Some(log) => self.restore(rows, &log),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, rows: &mut BTreeMap<u16, Run>, key: &EntryKey<'_>, value: Option<&[u8]>) -> Result<(), LoadError> {
         let state = self.setup.state;
-        let mut rows: BTreeMap<u16, Run> = BTreeMap::new();
-        for stored in chunks.iter().flat_map(|chunk| entry::entries(chunk)) {
-            let key = EntryKey::parse(stored.key).ok_or(LoadError::Key { state })?;
-            if key.state != state {
-                continue;
-            }
-            let Some(bytes) = stored.value else {
-                rows.remove(&key.group);
-                continue;
-            };
-            let decoded = codec::decode::<(u16, i64)>(bytes);
-            let (end, micros) = decoded.map_err(|error| LoadError::Value { state, source: error.into() })?;
-            let run = Run { groups: key.group..end, threshold: Timestamp::from_micros(micros) };
-            rows.insert(key.group, run);
+        if key.state != state {
+            return Ok(());
+        }
+        let Some(bytes) = value else {
+            rows.remove(&key.group);
+            return Ok(());
+        };
+        let decoded = codec::decode::<(u16, i64)>(bytes);
+        let (end, micros) = decoded.map_err(|error| LoadError::Value { state, source: error.into() })?;
+        rows.insert(key.group, Run { groups: key.group..end, threshold: Timestamp::from_micros(micros) });
+        Ok(())
+    }
+
+    fn restore(&mut self, mut rows: BTreeMap<u16, Run>, log: &[Vec<u8>]) -> Result<(), LoadError> {
+        for stored in log.iter().flat_map(|chunk| entry::entries(chunk)) {
+            let key = EntryKey::parse(stored.key).ok_or(LoadError::Key { state: self.setup.state })?;
+            self.note(&mut rows, &key, stored.value)?;
         }
         // Rows of all groups: a run of the time before may begin with another subtask's groups and reach into these.
         let all: Vec<Run> = rows.values().cloned().collect();
@@ -97,14 +140,17 @@ impl LateRows {
 mod tests {
     use super::*;
     use crate::id::{Epoch, OperatorId};
+    use crate::state::MemoryBudget;
     use crate::state::key_group::KeyGroups;
     use crate::state::store::StoreShare;
 
     fn rows(groups: Range<u16>, stored: &[Vec<u8>]) -> LateRows {
         let (operator, key_groups, restored) = (OperatorId::new(1), KeyGroups::default(), Epoch::GENESIS);
-        let setup = TableSetup { operator, state: 0xFFF2, key_groups, groups, restored, share: StoreShare::default() };
+        let (share, memory) = (StoreShare::default(), MemoryBudget::default());
+        let setup =
+            TableSetup { operator, state: 0xFFEF, key_groups, groups, restored, share, has_rows: false, memory };
         let mut rows = LateRows::new(setup);
-        rows.load(stored).unwrap();
+        rows.load(&Arc::new(stored.to_vec())).unwrap();
         rows
     }
 

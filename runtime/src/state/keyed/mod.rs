@@ -18,7 +18,7 @@ mod scope;
 mod timers;
 
 pub use self::handle::{List, ListIter, Map, MapIter, Value};
-pub use self::operator::{KeyedSetup, KeyedState};
+pub use self::operator::{KeyedSetup, KeyedState, Popped};
 pub use self::scope::KeyedError;
 pub use self::timers::{DueTimer, KeyTimers};
 

@@ -1,37 +1,38 @@
 //! All that one operator keeps in one subtask.
 
 use std::any::TypeId;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::checkpoint::{Delta, FIRST_RESERVED_STATE, StateDecl, StateEntry, StateKind};
+use crate::checkpoint::{Delta, StateDecl, StateEntry, StateKind};
 use crate::codec::CodecError;
 use crate::error::BoxError;
 use crate::id::{Epoch, OperatorId};
+use crate::state::budget::MemoryBudget;
 use crate::state::cell::{Cells, Content, Single};
 use crate::state::entry::{self, EntryKey};
 use crate::state::form::{Kept, KeptForm, StateValue, Versioned};
 use crate::state::freeze::{OperatorState, Slice, Snapshot};
-use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
+use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef, hash_bytes};
 use crate::state::keyed::bound::{Bound, Part};
 use crate::state::keyed::handle::{List, Map, Value};
 use crate::state::keyed::late::LateRows;
 use crate::state::keyed::scope::{KeyedError, Scope};
-use crate::state::keyed::timers::{DueTimer, KeyTimers};
+use crate::state::keyed::timers::{DueTimer, KeyTimers, Peeked};
 use crate::state::packed::PackedKey;
+use crate::state::read::{StateRead, StateRows};
 use crate::state::store::StoreShare;
 use crate::state::table::{LoadError, TableSetup, UnknownState};
 use crate::time::Timestamp;
 use crate::timer::TimerKind;
 
-/// The number of every operator's timers: entries of their keys.
-const TIMERS: u16 = FIRST_RESERVED_STATE;
-// The next number, fff1, is kept for rows of timers in the order of their time.
-/// The number of every operator's late threshold.
-const LATE: u16 = FIRST_RESERVED_STATE + 2;
+/// The number of every operator's late threshold: below those of timers, whose rows by time come last in a fold.
+const LATE: u16 = 0xFFEF;
+/// Keys of due timers that are read at once.
+const DUE_AT_ONCE: usize = 64;
 
 /// What the state of an operator is made from.
 #[derive(Clone, Debug)]
@@ -40,7 +41,9 @@ pub struct KeyedSetup {
     pub table: TableSetup,
     /// The numbers of its states; nothing while the operator is only asked which states it has.
     pub numbers: Option<Vec<StateEntry>>,
-    /// What the store holds of it.
+    /// The numbers of those that have rows, reserved ones included.
+    pub folded: BTreeSet<u16>,
+    /// What the store holds of it that is not in the rows.
     pub stored: Option<Arc<Vec<Vec<u8>>>>,
     /// The processing time.
     pub now: Timestamp,
@@ -56,8 +59,14 @@ impl KeyedSetup {
             groups: 0..0,
             restored: Epoch::GENESIS,
             share: StoreShare::default(),
+            has_rows: false,
+            memory: MemoryBudget::default(),
         };
-        Self { table, numbers: None, stored: None, now: Timestamp::default() }
+        Self { table, numbers: None, folded: BTreeSet::new(), stored: None, now: Timestamp::default() }
+    }
+
+    fn of(&self, state: u16) -> TableSetup {
+        TableSetup { state, has_rows: self.folded.contains(&state), ..self.table.clone() }
     }
 }
 
@@ -68,12 +77,40 @@ pub struct KeyedState {
     is_key: fn(&[u8]) -> bool,
     scope: Rc<Scope>,
     declared: Vec<StateDecl>,
+    /// The tables; that of the timers is among them once the state is loaded.
     parts: Vec<Rc<dyn Part>>,
     timers: Rc<KeyTimers>,
     late: LateRows,
     /// Epochs of which not all tables have handed in their entries.
     pending: VecDeque<Pending>,
+    /// Clocks of which timers behind the horizon are needed.
+    behind: BTreeSet<TimerKind>,
+    /// What is being read, in the order of the looks.
+    asked: Vec<Asked>,
+    /// The table that reads ahead.
+    ahead: Option<usize>,
     scratch: Vec<u8>,
+}
+
+/// A part of what is being read.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// So many looks of a table.
+    Table(usize, usize),
+    Late,
+    Behind(TimerKind),
+}
+
+/// What came of asking for a due timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Popped {
+    /// It is due, and what its key has is in memory.
+    Timer(DueTimer),
+    /// Rows have to be read first.
+    Missing,
+    /// None is due.
+    Nothing,
 }
 
 struct Pending {
@@ -94,9 +131,8 @@ impl KeyedState {
     pub fn new<K: StreamKey>(setup: KeyedSetup) -> Self {
         let scope = Rc::new(Scope::default());
         scope.set_now(setup.now);
-        let reserved = |state| TableSetup { state, ..setup.table.clone() };
-        let timers = Rc::new(KeyTimers::new(reserved(TIMERS), Rc::clone(&scope)));
-        let late = LateRows::new(reserved(LATE));
+        let timers = Rc::new(KeyTimers::new(setup.of(entry::TIMERS), Rc::clone(&scope)));
+        let late = LateRows::new(setup.of(LATE));
         Self {
             key_type: TypeId::of::<K>(),
             is_key: |bytes| K::read_key(bytes).is_some(),
@@ -106,6 +142,9 @@ impl KeyedState {
             timers,
             late,
             pending: VecDeque::new(),
+            behind: BTreeSet::new(),
+            asked: Vec::new(),
+            ahead: None,
             scratch: Vec::new(),
             setup,
         }
@@ -197,7 +236,7 @@ impl KeyedState {
         let number = number.ok_or_else(|| UnknownState { state: state() })?;
         let (version, migrates) = (form.version(), form.migrates());
         self.declared.push(StateDecl { name: state(), version, kind, migrates });
-        let setup = TableSetup { state: number, ..self.setup.table.clone() };
+        let setup = self.setup.of(number);
         let bound = Rc::new(Bound::new(name, setup, form, Rc::clone(&self.scope)));
         self.parts.push(Rc::clone(&bound) as _);
         Ok(bound)
@@ -213,12 +252,11 @@ impl KeyedState {
     /// # Errors
     /// [`KeyedError`] when an entry is not what these states and keys are, or a declaration was wrong.
     pub fn load(&mut self) -> Result<(), KeyedError> {
-        if let Some(chunks) = self.setup.stored.take() {
-            self.check_keys(&chunks)?;
-            self.parts.iter().try_for_each(|part| part.load(&chunks))?;
-            self.timers.load(&chunks)?;
-            self.late.load(&chunks)?;
-        }
+        self.parts.push(Rc::clone(&self.timers) as _);
+        let log = self.setup.stored.take().unwrap_or_default();
+        self.check_keys(&log)?;
+        self.parts.iter().try_for_each(|part| part.load(&log))?;
+        self.late.load(&log)?;
         self.take_error().map_or(Ok(()), Err)
     }
 
@@ -278,9 +316,49 @@ impl KeyedState {
         &self.timers
     }
 
-    /// Takes the next timer that is due at `until`, inclusive.
-    pub fn pop_due(&mut self, kind: TimerKind, until: Timestamp) -> Option<DueTimer> {
-        self.timers.pop_due(kind, until)
+    /// Takes the next timer that is due at `until`, inclusive, once all that its key has is in memory.
+    pub fn pop_due(&mut self, kind: TimerKind, until: Timestamp) -> Popped {
+        loop {
+            match self.timers.peek_due(kind, until) {
+                Peeked::Nothing => return Popped::Nothing,
+                Peeked::Unknown => {
+                    self.behind.insert(kind);
+                    return Popped::Missing;
+                }
+                Peeked::Due(key) => self.want_packed(&key),
+            }
+            if self.is_missing() {
+                // One question for many keys rather than one for each.
+                for key in self.timers.due_keys(kind, until, DUE_AT_ONCE) {
+                    self.want_packed(&key);
+                }
+                return Popped::Missing;
+            }
+            if let Some(timer) = self.timers.pop_due(kind, until) {
+                return Popped::Timer(timer);
+            }
+        }
+    }
+
+    /// Says whether all that records and timers may need is in memory.
+    pub fn is_complete(&self) -> bool {
+        !self.late.is_missing() && self.parts.iter().all(|part| part.is_complete())
+    }
+
+    /// Takes note that a record's key is needed.
+    pub fn want<K: StreamKeyRef + ?Sized>(&mut self, hash: u32, key: &K) {
+        let key = PackedKey::of(key, &mut self.scratch);
+        self.parts.iter().for_each(|part| part.want(hash, &key));
+    }
+
+    fn want_packed(&self, key: &PackedKey) {
+        let hash = hash_bytes(key.as_bytes());
+        self.parts.iter().for_each(|part| part.want(hash, key));
+    }
+
+    /// Says whether something that is needed has to be read first; the late threshold always is.
+    pub fn is_missing(&self) -> bool {
+        self.late.is_missing() || !self.behind.is_empty() || self.parts.iter().any(|part| part.is_missing())
     }
 
     /// Takes the next timer that was in the past when it was registered.
@@ -328,13 +406,12 @@ impl KeyedState {
 impl Snapshot for KeyedState {
     fn freeze(&mut self, epoch: Epoch) {
         self.parts.iter().for_each(|part| part.freeze(epoch));
-        self.timers.table.borrow_mut().freeze(epoch);
         let delta = self.late.freeze().unwrap_or_else(|error| {
             // Two integers are always encoded; whoever sees this has another bug to look for.
             self.scope.fail(crate::state::StateError::from(error));
             Delta { operator: self.setup.table.operator, chunks: Vec::new(), entries: 0 }
         });
-        self.pending.push_back(Pending { epoch, waiting: self.parts.len() + 1, delta });
+        self.pending.push_back(Pending { epoch, waiting: self.parts.len(), delta });
     }
 
     fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError> {
@@ -346,7 +423,6 @@ impl Snapshot for KeyedState {
             budget -= left.saturating_sub(slice.left).min(budget);
             done.extend(slice.done);
         }
-        done.extend(self.timers.table.borrow_mut().encode_slice(budget)?.done);
         self.settle(done);
         let mut slice = Slice { done: Vec::new(), left: self.left() };
         while self.pending.front().is_some_and(|pending| pending.waiting == 0) {
@@ -356,14 +432,61 @@ impl Snapshot for KeyedState {
     }
 
     fn left(&self) -> usize {
-        let parts: usize = self.parts.iter().map(|part| part.left()).sum();
-        parts + self.timers.table.borrow().left()
+        self.parts.iter().map(|part| part.left()).sum()
     }
 }
 
 impl OperatorState for KeyedState {
+    fn take_read(&mut self) -> Option<StateRead> {
+        let mut looks = Vec::new();
+        self.asked.clear();
+        for (index, part) in self.parts.iter().enumerate() {
+            let count = part.look(&mut looks);
+            if count > 0 {
+                self.asked.push(Asked::Table(index, count));
+            }
+        }
+        if self.late.is_missing() {
+            looks.push(self.late.look());
+            self.asked.push(Asked::Late);
+        }
+        for kind in std::mem::take(&mut self.behind) {
+            looks.push(self.timers.look_behind(kind));
+            self.asked.push(Asked::Behind(kind));
+        }
+        (!looks.is_empty()).then_some(StateRead { looks })
+    }
+
+    fn loaded(&mut self, _read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let mut found = rows.found.as_slice();
+        for asked in std::mem::take(&mut self.asked) {
+            let count = if let Asked::Table(_, count) = asked { count } else { 1 };
+            let (mine, rest) = found.split_at_checked(count).unwrap_or((found, &[]));
+            found = rest;
+            match (asked, mine.first()) {
+                (Asked::Table(index, _), _) => self.parts.get(index).map_or(Ok(()), |part| part.take_in(mine))?,
+                (Asked::Late, Some(found)) => self.late.take_in(found)?,
+                (Asked::Behind(kind), Some(found)) => self.timers.take_behind(kind, found)?,
+                (Asked::Late | Asked::Behind(_), None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_read_ahead(&mut self) -> Option<StateRead> {
+        let found = self.parts.iter().enumerate().find_map(|(index, part)| Some((index, part.look_ahead()?)));
+        let (index, look) = found?;
+        self.ahead = Some(index);
+        Some(StateRead { looks: vec![look] })
+    }
+
+    fn loaded_ahead(&mut self, _read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let part = self.ahead.take().and_then(|index| self.parts.get(index));
+        let Some(part) = part else { return Ok(()) };
+        rows.found.iter().try_for_each(|found| part.take_in_ahead(found))
+    }
+
     fn rest(&mut self) {
         self.parts.iter().for_each(|part| part.rest());
-        self.timers.table.borrow_mut().rest();
     }
 }

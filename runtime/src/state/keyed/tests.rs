@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::codec;
 use crate::id::{Epoch, OperatorId};
 use crate::state::key_group::{KeyGroups, StreamKeyRef};
 use crate::state::store::StoreShare;
-use crate::state::{OperatorState, Snapshot, TableSetup, Versioned};
+use crate::state::{MemoryBudget, OperatorState, Snapshot, TableSetup, Versioned};
 use crate::time::Timestamp;
 use crate::timer::TimerKind;
 
@@ -19,13 +20,20 @@ fn at(millis: i64) -> Timestamp {
 
 fn setup(stored: &[Delta]) -> KeyedSetup {
     let (operator, key_groups, restored) = (OperatorId::new(1), KeyGroups::default(), Epoch::GENESIS);
-    let table = TableSetup { operator, state: 0, key_groups, groups: 0..960, restored, share: StoreShare::default() };
+    let (share, memory) = (StoreShare::default(), MemoryBudget::default());
+    let table = TableSetup { operator, state: 0, key_groups, groups: 0..960, restored, share, has_rows: false, memory };
     let numbers = (0..).zip(NAMES).map(|(number, (name, kind))| {
         let name = name.to_owned();
         StateEntry { number, name, version: 1, kind }
     });
     let stored = stored.iter().flat_map(|delta| delta.chunks.clone()).collect();
-    KeyedSetup { table, numbers: Some(numbers.collect()), stored: Some(Arc::new(stored)), now: at(0) }
+    KeyedSetup {
+        table,
+        numbers: Some(numbers.collect()),
+        folded: BTreeSet::new(),
+        stored: Some(Arc::new(stored)),
+        now: at(0),
+    }
 }
 
 /// An operator's state with one handle of each kind.
@@ -169,7 +177,7 @@ fn timers_fire_in_order_inclusively_once_and_only_if_their_key_still_has_them() 
     for mut bench in [bench, Bench::open(&[stored], None)] {
         assert_eq!(bench.state.first_timer(ProcessingTime), Some(at(4)));
         let mut fired = Vec::new();
-        while let Some(timer) = bench.state.pop_due(EventTime, at(10)) {
+        while let Popped::Timer(timer) = bench.state.pop_due(EventTime, at(10)) {
             bench.state.enter(&timer);
             let key = bench.state.key::<u32>().unwrap();
             assert!(bench.state.timers().list(EventTime).contains(&timer.time), "the firing timer is still listed");

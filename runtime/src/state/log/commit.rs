@@ -23,6 +23,8 @@ pub struct Committed {
     pub closing: Option<Closing>,
     /// Where splits stand that moved.
     pub positions: Vec<SplitPosition>,
+    /// Bytes of deltas in the log after it.
+    pub log_bytes: u64,
     /// The new output per sink, by epoch, in the same order and form as after a restart.
     pub outbox: BTreeMap<OperatorId, Vec<Rows>>,
 }
@@ -36,6 +38,7 @@ impl Committed {
             epoch: last.map_or(Epoch::GENESIS, |bundle| bundle.epoch),
             closing: last.and_then(|bundle| bundle.closing),
             positions: Vec::new(),
+            log_bytes: 0,
             outbox: BTreeMap::new(),
         };
         let mut positions = BTreeMap::new();
@@ -82,8 +85,8 @@ impl CommitLog {
     pub fn commit(&mut self, bundles: Vec<EpochBundle>, delivered: &[Delivered]) -> Result<Committed, CommitError> {
         self.check(&bundles).map_err(|reason| self.misuse(reason))?;
         if canary::planted(Canary::FoldBeyondCommitted) {
-            match self.fold(&bundles) {
-                Ok(_) => {}
+            match self.fold_beyond(&bundles) {
+                Ok(()) => {}
                 Err(CommitError::Store { epoch, error, .. }) => {
                     return Err(CommitError::Store { epoch, error, bundles });
                 }
@@ -95,6 +98,7 @@ impl CommitLog {
         if let Err(failed) = self.write(prepared.batch, prepared.manifest, points) {
             return Err(self.failed(failed, bundles));
         }
+        self.fold_noted()?;
         self.log.extend(prepared.records);
         self.positions.extend(prepared.positions);
         tracing::debug!(
@@ -107,7 +111,8 @@ impl CommitLog {
         Ok(Committed::of(bundles))
     }
 
-    /// Forgets output that was delivered, without an epoch: the job ends and no further commit would do it.
+    /// Forgets output that was delivered, and notes a fold, without an epoch: the attempt ends and no further commit would
+    /// do it. Does nothing where there is nothing to note.
     ///
     /// # Errors
     /// [`CommitError::Store`] without bundles: the outcome is open until [`CommitLog::reopen`], and either is right.
@@ -115,12 +120,13 @@ impl CommitLog {
         let is_in = |listed: &OutboxRef| {
             delivered.iter().any(|sink| sink.operator == listed.operator && listed.epoch < sink.next)
         };
-        if !self.durable.outbox.iter().any(is_in) {
+        if self.ingested.is_none() && !self.durable.outbox.iter().any(is_in) {
             return Ok(());
         }
         let prepared = self.prepare(&[], delivered)?;
         let points = [CrashPoint::CommitBeforeWrite, CrashPoint::CommitWritten, CrashPoint::CommitSynced];
-        self.write(prepared.batch, prepared.manifest, points).map_err(|failed| self.failed(failed, Vec::new()))
+        self.write(prepared.batch, prepared.manifest, points).map_err(|failed| self.failed(failed, Vec::new()))?;
+        self.fold_noted()
     }
 
     fn misuse(&self, reason: String) -> CommitError {
@@ -174,6 +180,7 @@ impl CommitLog {
         let mut records = Vec::with_capacity(bundles.len());
         let mut moved = BTreeMap::new();
 
+        self.note_fold(&mut batch, &mut manifest);
         manifest.outbox.retain(|listed| {
             let is_in = delivered.iter().any(|sink| sink.operator == listed.operator && listed.epoch < sink.next);
             for chunk in (0..listed.chunks.count).take_while(|_| is_in) {

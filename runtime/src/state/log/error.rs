@@ -193,6 +193,54 @@ impl RecoveryError {
     }
 }
 
+/// A fold came to nothing. Nothing has changed, and it can be tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FoldError {
+    /// The handle was given up meanwhile.
+    #[error("the store was closed while the log was folded")]
+    Closed,
+    /// The folded rows cannot be written, or the log cannot be read.
+    #[error("cannot fold the log")]
+    Store(#[from] StoreError),
+    /// The log is not what the manifest says.
+    #[error("cannot fold the log")]
+    Unreadable(#[from] RecoveryError),
+    /// The sentinels cannot be encoded: a bug in this library.
+    #[error(transparent)]
+    Encode(#[from] CodecError),
+    /// A test host ended the world here.
+    #[error(transparent)]
+    Crashed(#[from] Crashed),
+}
+
+impl FoldError {
+    /// Says whether nothing but time is needed to try again: the disk is full for now, or the store was opened anew.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Store(error) => error.is_retryable(),
+            Self::Unreadable(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// What it means for the job.
+    pub(crate) fn into_commit_error(self, epoch: Epoch) -> CommitError {
+        match self {
+            Self::Store(error) | Self::Unreadable(RecoveryError::Store(error)) => {
+                CommitError::Store { epoch, error, bundles: Vec::new() }
+            }
+            Self::Unreadable(RecoveryError::Damaged { pipeline, shard, damage }) => {
+                CommitError::Damaged { pipeline, shard, damage }
+            }
+            Self::Closed | Self::Unreadable(_) => CommitError::Misuse { epoch, reason: self.to_string() },
+            Self::Encode(error) => error.into(),
+            Self::Crashed(crashed) => crashed.into(),
+        }
+    }
+}
+
 /// Epochs could not be committed, or the log not folded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

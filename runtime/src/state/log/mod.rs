@@ -1,7 +1,7 @@
 //! [`CommitLog`]: the store as a sequence of committed epochs. The one writer of a store.
 //!
 //! ```text
-//! open ──> raise_attempt ──> register ──> restore ──> commit, fold_if_full, commit, ...
+//! open ──> raise_attempt ──> register ──> restore ──> commit, ingest a fold, commit, ...
 //!  │ genesis if new             │ names that fit          │ a store error closes the handle:
 //!  └ verified, or refused       └ or refused              └──> open the store anew ──> reopen ──> commit again
 //! ```
@@ -10,6 +10,7 @@
 
 mod commit;
 mod error;
+mod folding;
 pub(crate) mod keys;
 pub(crate) mod read;
 mod restore;
@@ -18,9 +19,11 @@ mod restore;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use self::commit::Committed;
-pub use self::error::{CommitError, Damage, RecoveryError};
+pub use self::error::{CommitError, Damage, FoldError, RecoveryError};
 use self::read::{IndexRecord, Loaded};
 pub use self::restore::Restored;
 use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
@@ -96,6 +99,23 @@ pub struct CommitLog {
     positions: BTreeMap<Vec<u8>, (SplitPosition, u32)>,
     /// Index records of the epochs in the log, in order.
     pub(super) log: Vec<IndexRecord>,
+    /// A fold is on its way.
+    folding: bool,
+    /// A fold whose rows are there and which no commit has noted.
+    ingested: Option<Ingested>,
+    /// Raised with every new handle on the store.
+    handle: u64,
+    /// Ends folds on their way when the handle is given up.
+    cancelled: Arc<AtomicBool>,
+}
+
+/// A fold between its ingestion and the commit that notes it.
+#[derive(Debug)]
+struct Ingested {
+    through: Epoch,
+    states: BTreeSet<(OperatorId, u16)>,
+    /// How many index records of the log it covers.
+    records: usize,
 }
 
 impl CommitLog {
@@ -143,6 +163,10 @@ impl CommitLog {
             names,
             positions,
             log,
+            folding: false,
+            ingested: None,
+            handle: 0,
+            cancelled: Arc::default(),
         })
     }
 
@@ -213,6 +237,8 @@ impl CommitLog {
         self.positions = loaded.positions;
         self.log = loaded.log;
         self.in_flight = None;
+        // A fold whose rows are there stays there; a commit that turned out to be there may have noted it.
+        self.ingested.take_if(|ingested| ingested.through <= self.durable.folded_through);
         self.share.set_folded_through(self.durable.folded_through);
         self.share.set_reader(Some(store.reader()));
         self.store = Some(store);
@@ -221,6 +247,8 @@ impl CommitLog {
 
     /// Gives the store's handle up, so that it can be opened anew. Reads and writes fail until [`CommitLog::reopen`].
     pub fn close(&mut self) {
+        // Before the way is shut, which waits for those who read.
+        self.cancel_folds();
         self.share.set_reader(None);
         self.store = None;
     }

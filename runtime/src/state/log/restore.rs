@@ -1,6 +1,6 @@
-//! Reads a whole store back: what an attempt starts from.
+//! Reads back what an attempt starts from: the whole log, never the rows. So it takes no longer for a larger state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -23,17 +23,19 @@ pub struct Restored {
     pub closing: Option<Closing>,
     /// Where every split stands.
     pub positions: Vec<SplitPosition>,
-    /// Chunks of state entries per operator: rows first, then the log's epochs in order. Of several entries with one key
-    /// the last wins, tombstones included.
+    /// Chunks of state entries per operator, of the log's epochs in order: what the rows do not know of. Of several entries
+    /// with one key the last wins, tombstones included.
     pub state: BTreeMap<OperatorId, Arc<Vec<Vec<u8>>>>,
     /// The states of every registered operator, by number.
     pub states: BTreeMap<OperatorId, Vec<StateEntry>>,
+    /// The states that have rows, which are read when they are needed.
+    pub folded: BTreeSet<(OperatorId, u16)>,
     /// Output per sink that is committed and not known to be delivered, by epoch.
     pub outbox: BTreeMap<OperatorId, Vec<Rows>>,
 }
 
 impl CommitLog {
-    /// Reads back what was committed and verifies the checksum of every chunk.
+    /// Reads back what was committed and is not in the rows, and verifies the checksum of every chunk.
     ///
     /// # Errors
     /// [`RecoveryError::Damaged`] for what does not match the manifest, [`RecoveryError::Store`] for what cannot be read.
@@ -41,7 +43,7 @@ impl CommitLog {
         self.faults.pass(CrashPoint::RecoverBefore)?;
         let store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
         let read = || -> Result<_, ReadError> {
-            let mut state = rows(store)?;
+            let mut state: BTreeMap<OperatorId, Vec<Vec<u8>>> = BTreeMap::new();
             for record in &self.log {
                 for listed in &record.deltas {
                     state.entry(listed.operator).or_default().append(&mut read::delta(store, record.epoch, listed)?);
@@ -57,8 +59,18 @@ impl CommitLog {
             positions: self.positions.values().map(|(position, _)| position.clone()).collect(),
             state: state.into_iter().map(|(operator, chunks)| (operator, Arc::new(chunks))).collect(),
             states: self.names.iter().map(|operator| (operator.id, operator.states.clone())).collect(),
+            folded: self.durable.folded.iter().map(|state| (state.operator, state.state)).collect(),
             outbox,
         })
+    }
+
+    /// Reads all rows as chunks of state entries per operator. For whoever looks at a store as a whole; a job never does.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Damaged`] for a row that none of ours is, [`RecoveryError::Store`] for what cannot be read.
+    pub fn rows(&self) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, RecoveryError> {
+        let store = self.store.as_deref().ok_or(RecoveryError::Closed)?;
+        rows(store).map_err(|error| error.at(&self.identity))
     }
 
     fn outbox(&self, store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Rows>>, ReadError> {
@@ -80,12 +92,11 @@ impl CommitLog {
     }
 }
 
-/// Reads all rows as chunks of entries.
 fn rows(store: &dyn Store) -> Result<BTreeMap<OperatorId, Vec<Vec<u8>>>, ReadError> {
     let mut state: BTreeMap<OperatorId, Vec<Vec<u8>>> = BTreeMap::new();
     let mut damaged = false;
     store.scan(Space::Rows, &[], None, &mut |key, value| {
-        if keys::is_sentinel(key) {
+        if keys::is_sentinel(key) || entry::parse_timer_index(key).is_some() {
             return ControlFlow::Continue(());
         }
         let parsed = keys::parse_row(key).and_then(|(operator, key)| Some((operator, EntryKey::parse(key)?)));

@@ -145,9 +145,17 @@ fn expected(epoch: u64) -> View {
     view
 }
 
-fn view(restored: Restored) -> View {
+/// Rows first, and what the log says wins.
+fn everything(log: &CommitLog) -> Result<View, RecoveryError> {
+    let restored = log.restore()?;
+    let rows = log.rows()?;
+    Ok(view(rows.get(&COUNT).map_or(&[], Vec::as_slice), restored))
+}
+
+fn view(rows: &[Vec<u8>], restored: Restored) -> View {
     let mut state = BTreeMap::new();
-    for chunk in restored.state.get(&COUNT).into_iter().flat_map(|chunks| chunks.iter()) {
+    let chunks = restored.state.get(&COUNT).into_iter().flat_map(|chunks| chunks.iter());
+    for chunk in rows.iter().chain(chunks) {
         for entry in entry::entries(chunk) {
             match entry.value {
                 Some(value) => state.insert(entry.key.to_vec(), u64::from_be_bytes(value.try_into().unwrap())),
@@ -215,7 +223,7 @@ fn live(backend: &dyn StateBackend, faults: SharedFaults, world: &mut World, las
     let attempt = log.raise_attempt().map_err(crash_only)?;
     assert!(world.attempts.insert(attempt), "attempt {attempt} came twice");
     assert_eq!(log.register(&decls()).unwrap(), [SOURCE, COUNT, SINK]);
-    let restored = view(log.restore().map_err(crash_only)?);
+    let restored = everything(&log).map_err(crash_only)?;
     assert!(restored.epoch >= world.committed, "epoch {} was committed and is gone", world.committed);
     assert_eq!(restored, expected(restored.epoch));
     for epoch in restored.epoch + 1..=last {
@@ -227,6 +235,7 @@ fn live(backend: &dyn StateBackend, faults: SharedFaults, world: &mut World, las
         world.committed = epoch;
         log.fold_if_full().map_err(|error| if error.is_crash() { error.to_string() } else { panic!("{error:?}") })?;
     }
+    log.forget(&[]).map_err(|error| if error.is_crash() { error.to_string() } else { panic!("{error:?}") })?;
     Ok(log)
 }
 
@@ -255,7 +264,7 @@ fn a_crash_anywhere_leaves_an_epoch_whole_or_not_at_all() {
                 disk.crash(&mut rng);
             }
             let log = live(&disk, Arc::new(NoFaults), &mut world, LAST).unwrap();
-            assert_eq!(view(log.restore().unwrap()), expected(LAST), "seed {seed}, crash {first}");
+            assert_eq!(everything(&log).unwrap(), expected(LAST), "seed {seed}, crash {first}");
         }
     }
     let ours = ["genesis", "attempt", "recover", "commit", "fold"];
@@ -276,7 +285,7 @@ fn every_epoch_is_restored_on_every_backend() {
             live(backend.as_ref(), Arc::new(NoFaults), &mut world, last).unwrap();
         }
         let log = open(backend.as_ref(), Arc::new(NoFaults)).unwrap();
-        assert_eq!(view(log.restore().unwrap()), expected(LAST));
+        assert_eq!(everything(&log).unwrap(), expected(LAST));
         assert_eq!((log.closing(), log.attempt()), (Some(Closing::Finished), Attempt::new(LAST + 1)));
         assert_eq!((log.folded_through(), log.epoch()), (Epoch::new(8), Epoch::new(LAST)));
     }
@@ -298,15 +307,15 @@ fn a_group_commit_equals_single_commits_and_a_fold_changes_nothing() {
             for bundles in all.chunks(group as usize) {
                 let committed = log.commit(bundles.to_vec(), &delivered).unwrap();
                 rows += committed.outbox.values().flatten().map(|rows| rows.iter().count()).sum::<usize>();
-                let before = log.restore().unwrap();
+                let before = everything(&log).unwrap();
                 let folded = log.fold_if_full().unwrap().is_some();
                 assert!(folded || fold_epochs > 1);
-                assert_eq!(view(log.restore().unwrap()), view(before));
+                assert_eq!(everything(&log).unwrap(), before);
             }
             assert_eq!(rows, 8 * 4, "eight epochs have output");
             // Nothing was there to be delivered when it was said to be; the last word forgets it.
             log.commit(vec![EpochBundle { closing: None, ..bundle(attempt, LAST + 1) }], &delivered).unwrap();
-            views.push(view(log.restore().unwrap()));
+            views.push(everything(&log).unwrap());
             assert_eq!(log.undelivered_bytes(), 4 * 2 * (2 * 7), "epochs 7, 9, 10 and 11");
         }
     }
@@ -359,7 +368,7 @@ fn bundles_that_do_not_follow_are_refused_and_nothing_is_written() {
         let error = log.commit(bundles, &[]).unwrap_err();
         assert!(matches!(&error, CommitError::Misuse { reason, .. } if reason == text), "{error}");
     }
-    assert_eq!(view(log.restore().unwrap()), expected(3));
+    assert_eq!(everything(&log).unwrap(), expected(3));
     log.commit(vec![bundle(attempt, 4)], &[]).unwrap();
 }
 
@@ -388,7 +397,7 @@ fn a_full_disk_hands_the_bundles_back_and_the_reopened_log_says_what_became_of_t
         }
         disk.crash_with(|| false);
         let log = open(&disk, Arc::new(NoFaults)).unwrap();
-        assert_eq!(view(log.restore().unwrap()), expected(6), "what reopen called new is durable");
+        assert_eq!(everything(&log).unwrap(), expected(6), "what reopen called new is durable");
         assert_eq!(log.operator(ids[3]).unwrap().name, "late");
     }
 }
@@ -417,7 +426,7 @@ fn a_planted_fold_beyond_the_committed_epoch_shows_after_a_crash() {
     died.unwrap_err();
     assert_eq!(*faults.hit.lock().unwrap(), Some(CrashPoint::CommitBeforeWrite));
     disk.crash_with(|| true);
-    let restored = view(open(&disk, Arc::new(NoFaults)).unwrap().restore().unwrap());
+    let restored = everything(&open(&disk, Arc::new(NoFaults)).unwrap()).unwrap();
     assert_eq!(restored.epoch, 5);
     assert_ne!(restored, expected(5));
 }
@@ -431,7 +440,7 @@ fn folded_store() -> SimDisk {
 
 /// Opens and reads everything back.
 fn verdict(disk: &SimDisk) -> String {
-    let restored = open(disk, Arc::new(NoFaults)).and_then(|log| log.restore());
+    let restored = open(disk, Arc::new(NoFaults)).and_then(|log| everything(&log));
     match restored {
         Ok(_) => "fine".to_owned(),
         Err(RecoveryError::Damaged { damage, .. }) => damage.to_string(),

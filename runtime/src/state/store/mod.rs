@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub use self::memory::Memory;
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::RocksDb;
-pub use self::share::StoreShare;
+pub use self::share::{StateCounters, StoreShare};
 use crate::error::BoxError;
 use crate::fault::Crashed;
 use crate::id::ShardId;
@@ -163,7 +163,6 @@ pub trait StoreRead: Send + Sync + fmt::Debug {
 /// A sorted run that waits beside a store. Dropped without being ingested it is left for the next open to clear away.
 #[derive(Debug)]
 pub struct SortedRun {
-    pub(crate) space: Space,
     pub(crate) content: RunContent,
 }
 
@@ -173,8 +172,8 @@ pub(crate) enum RunContent {
     /// In memory.
     Entries(Vec<WriteOp>),
     /// In a file of the store's handle that wrote it.
-    #[cfg_attr(not(feature = "rocksdb"), expect(dead_code, reason = "only a backend with files writes any"))]
-    File(PathBuf),
+    #[cfg(feature = "rocksdb")]
+    File(Space, PathBuf),
     /// Nowhere: it has no entries.
     Empty,
 }

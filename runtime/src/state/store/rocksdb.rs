@@ -341,7 +341,7 @@ impl StoreRead for Shared {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(INGEST_DIR).join(format!("{number}.sst"));
         let content = match self.write_file(&path, sorted) {
-            Ok(true) => RunContent::File(path),
+            Ok(true) => RunContent::File(space, path),
             Ok(false) => RunContent::Empty,
             Err(error) => {
                 // Half a file is in nobody's way, but on a full disk its room is wanted.
@@ -349,7 +349,7 @@ impl StoreRead for Shared {
                 return Err(error);
             }
         };
-        Ok(SortedRun { space, content })
+        Ok(SortedRun { content })
     }
 }
 
@@ -389,16 +389,18 @@ impl Store for RocksDbStore {
     fn ingest(&mut self, run: SortedRun) -> Result<(), StoreError> {
         let action = "ingest a sorted run";
         self.change(action, |store| {
-            let path = match run.content {
+            let (space, path) = match run.content {
                 RunContent::Empty => return Ok(()),
-                RunContent::File(path) if path.starts_with(&store.shared.directory) && path.exists() => path,
-                RunContent::File(_) | RunContent::Entries(_) => {
+                RunContent::File(space, path) if path.starts_with(&store.shared.directory) && path.exists() => {
+                    (space, path)
+                }
+                RunContent::File(..) | RunContent::Entries(_) => {
                     return Err(super::memory::foreign_run(&store.shared.directory));
                 }
             };
             let mut options = IngestExternalFileOptions::default();
             options.set_move_files(true);
-            let family = store.shared.family(run.space)?;
+            let family = store.shared.family(space)?;
             let ingested = store.shared.db.ingest_external_file_cf_opts(family, &options, vec![&path]);
             ingested.map_err(|error| store.shared.rocksdb_error(action, error))?;
             store.mark_written()

@@ -1,7 +1,7 @@
 //! What a store's owner lets others have of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::StoreRead;
@@ -20,6 +20,52 @@ pub struct StoreShare {
 struct Shared {
     reader: RwLock<Option<Arc<dyn StoreRead>>>,
     folded_through: AtomicU64,
+    fold_wanted: AtomicBool,
+    counters: StateCounters,
+}
+
+/// What became of keys that were not, or did not stay, in memory; over the life of the process.
+#[derive(Debug, Default)]
+pub struct StateCounters {
+    reads: AtomicU64,
+    evicted: AtomicU64,
+    evicted_tombstones: AtomicU64,
+    completed: AtomicU64,
+}
+
+impl StateCounters {
+    /// Keys that a task waited for because they were not in memory.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Keys that were evicted.
+    pub fn evicted_keys(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Tombstones among them.
+    pub fn evicted_tombstones(&self) -> u64 {
+        self.evicted_tombstones.load(Ordering::Relaxed)
+    }
+
+    /// Key groups of which everything was read into memory.
+    pub fn completed_groups(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn read(&self, keys: u64) {
+        self.reads.fetch_add(keys, Ordering::Relaxed);
+    }
+
+    pub(crate) fn evicted(&self, keys: u64, tombstones: u64) {
+        self.evicted.fetch_add(keys, Ordering::Relaxed);
+        self.evicted_tombstones.fetch_add(tombstones, Ordering::Relaxed);
+    }
+
+    pub(crate) fn completed(&self) {
+        self.completed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for StoreShare {
@@ -38,6 +84,24 @@ impl StoreShare {
     /// The last epoch whose changes are all in the rows. Whatever changed later must stay in memory.
     pub fn folded_through(&self) -> Epoch {
         Epoch::new(self.shared.folded_through.load(Ordering::Acquire))
+    }
+
+    /// What became of keys that were not in memory.
+    pub fn counters(&self) -> &StateCounters {
+        &self.shared.counters
+    }
+
+    /// Asks for a fold after the next commit, although the log is not full: memory is, of what only a fold lets go.
+    pub fn want_fold(&self) {
+        self.shared.fold_wanted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_fold_wanted(&self) -> bool {
+        self.shared.fold_wanted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn fold_done(&self) {
+        self.shared.fold_wanted.store(false, Ordering::Release);
     }
 
     pub(crate) fn set_folded_through(&self, epoch: Epoch) {

@@ -6,7 +6,16 @@ use crate::state::Cells;
 
 fn setup(groups: Range<u16>) -> TableSetup {
     let (operator, key_groups, restored) = (OperatorId::new(1), KeyGroups::default(), Epoch::GENESIS);
-    TableSetup { operator, state: 0, key_groups, groups, restored, share: StoreShare::default() }
+    TableSetup {
+        operator,
+        state: 0,
+        key_groups,
+        groups,
+        restored,
+        share: StoreShare::default(),
+        has_rows: false,
+        memory: MemoryBudget::default(),
+    }
 }
 
 fn table() -> Table<u32, Single<u64>> {

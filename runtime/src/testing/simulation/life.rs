@@ -17,10 +17,10 @@ use crate::operator::{Effect, ReadOrder, SourceControl, TaskError};
 use crate::plan::{AttemptSpec, Plan};
 use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 use crate::source::{Fetch, Fetching};
-use crate::state::key_group::KeyGroups;
 use crate::state::log::{CommitError, Identity, Restored, StartFrom};
 use crate::state::read::StateRows;
 use crate::state::store::{StateBackend, StoreErrorKind, StoreShare};
+use crate::state::{FoldJob, MemoryBudget};
 use crate::task::{TaskMachine, Turn};
 use crate::time::{Clock, Timestamp};
 
@@ -33,6 +33,8 @@ enum Actor {
     Delivery(usize),
     /// The thread that reads rows.
     Rows(usize),
+    /// The thread that folds the log.
+    Fold,
     /// A message of this sender to the job.
     Message(Sender),
     /// Time passes.
@@ -65,6 +67,15 @@ struct SimReader {
     full: bool,
 }
 
+/// A question of a task for rows.
+struct SimRead {
+    order: ReadOrder,
+    /// What was read, while the answer is on its way.
+    rows: Option<StateRows>,
+    /// The answer takes its time.
+    at: Timestamp,
+}
+
 /// One life of the process.
 pub(super) struct Life<'a> {
     config: &'a SimConfig,
@@ -79,9 +90,12 @@ pub(super) struct Life<'a> {
     operators: Vec<OperatorId>,
     tasks: Vec<SimTask>,
     readers: Vec<SimReader>,
-    /// Questions of tasks for rows.
-    reads: Vec<(Attempt, ReadOrder)>,
+    /// Questions of tasks for rows, and what was read for those whose answer is on its way.
+    reads: Vec<SimRead>,
     share: StoreShare,
+    memory: MemoryBudget,
+    /// One at a time, but for a planted bug.
+    folds: Vec<Box<FoldJob>>,
     /// Messages to the job, in order per sender.
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
@@ -92,6 +106,16 @@ pub(super) struct Life<'a> {
 pub(super) enum Halt {
     Crashed,
     Failure(SimFailure),
+}
+
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        let (counters, report) = (self.share.counters(), &mut self.world.report);
+        report.lazy_reads += counters.reads();
+        report.evicted_keys += counters.evicted_keys();
+        report.evicted_tombstones += counters.evicted_tombstones();
+        report.completed_groups += counters.completed_groups();
+    }
 }
 
 impl From<Crashed> for Halt {
@@ -117,7 +141,7 @@ impl<'a> Life<'a> {
         let identity = Identity {
             pipeline: plan.name().to_owned(),
             shard: ShardId::new(0),
-            key_groups: KeyGroups::default().count(),
+            key_groups: config.key_groups.count(),
         };
         let (backend, name) = (world.disk.clone(), plan.name().to_owned());
         let open = Box::new(move |create| backend.open(&name, ShardId::new(0), create));
@@ -138,6 +162,8 @@ impl<'a> Life<'a> {
             tasks: Vec::new(),
             readers: Vec::new(),
             reads: Vec::new(),
+            folds: Vec::new(),
+            memory: MemoryBudget::default(),
             mail: BTreeMap::new(),
             timers: BTreeSet::new(),
             over: None,
@@ -173,7 +199,8 @@ impl<'a> Life<'a> {
                 Actor::Reader(index) => self.step_reader(index),
                 Actor::Committer => self.step_committer()?,
                 Actor::Delivery(index) => self.step_delivery(index)?,
-                Actor::Rows(index) => self.step_rows(index),
+                Actor::Rows(index) => self.step_rows(index)?,
+                Actor::Fold => self.step_fold(),
                 Actor::Message(sender) => self.deliver(sender)?,
                 Actor::Time => self.pass_time()?,
             }
@@ -201,6 +228,7 @@ impl<'a> Life<'a> {
             Actor::Message(_) => (5, self.machine.in_flight() as u64),
             Actor::Time => (6, 0),
             Actor::Rows(index) => (7, index as u64),
+            Actor::Fold => (8, 0),
         };
         let now = self.world.clock.now().as_micros().unsigned_abs();
         for word in [kind, index, now] {
@@ -227,7 +255,12 @@ impl<'a> Life<'a> {
                 actors.push(Actor::Reader(index));
             }
         }
-        actors.extend((0..self.reads.len()).map(Actor::Rows));
+        for (index, read) in self.reads.iter().enumerate() {
+            if read.at <= now {
+                actors.push(Actor::Rows(index));
+            }
+        }
+        actors.extend(self.folds.first().map(|_| Actor::Fold));
         let due = self.committer.has_orders() || self.committer_at.is_some_and(|at| at <= now);
         if due && self.slow_until <= now {
             actors.push(Actor::Committer);
@@ -258,12 +291,14 @@ impl<'a> Life<'a> {
     }
 
     fn next_time(&self) -> Option<Timestamp> {
+        let now = self.world.clock.now();
         let deliveries = self.deliveries.iter().filter_map(|(_, at)| *at);
         let slow = (self.committer.has_orders() && self.slow_until > self.world.clock.now()).then_some(self.slow_until);
         let committer = slow.or(self.committer_at);
         let tasks = self.tasks.iter().filter(|task| !task.asleep && !task.runnable);
         let alarms = tasks.filter_map(|task| task.machine.as_ref()?.wakes_at());
-        self.timers.first().copied().into_iter().chain(committer).chain(deliveries).chain(alarms).min()
+        let rows = self.reads.iter().map(|read| read.at).filter(|at| *at > now);
+        self.timers.first().copied().into_iter().chain(committer).chain(deliveries).chain(alarms).chain(rows).min()
     }
 
     fn pass_time(&mut self) -> Result<(), Halt> {
@@ -293,6 +328,11 @@ impl<'a> Life<'a> {
             return;
         }
         let now = self.world.clock.now();
+        if self.config.state_memory < u64::MAX {
+            // Somebody changes the budget while it runs.
+            let factor = *[0, 1, 4, 40].choose(&mut self.world.rng).unwrap_or(&1);
+            self.memory.set_limit(self.config.state_memory.saturating_mul(factor));
+        }
         match self.world.rng.random_range(0..3) {
             0 if self.world.failures > 0 => self.fail_a_task(),
             1 if self.world.full_disks > 0 => {
@@ -364,7 +404,7 @@ impl<'a> Life<'a> {
                 }
                 Effect::SourceDone(subtask) => mail.push(JobEvent::SourceDone { attempt, subtask }),
                 Effect::BarrierOut(_) => self.world.faults.pass(CrashPoint::BarrierOut)?,
-                Effect::Read(order) => self.reads.push((attempt, order)),
+                Effect::Read(order) => self.reads.push(SimRead { order, rows: None, at: Timestamp::MIN }),
             }
         }
         if let Some(error) = ended {
@@ -386,13 +426,32 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Answers a question for rows, unless the store is shut at the moment.
-    fn step_rows(&mut self, index: usize) {
-        let Some((_, order)) = self.reads.get(index) else { return };
-        let rows = self.share.with(|store| order.read.carry_out(store));
-        if rows.is_some() || order.is_abandoned() {
-            let (_, order) = self.reads.swap_remove(index);
-            order.answer(rows.unwrap_or_else(|| Ok(StateRows::default())));
+    /// Reads rows, unless the store is shut at the moment, and some time later answers with them: much may happen in between.
+    fn step_rows(&mut self, index: usize) -> Result<(), Halt> {
+        let Some(read) = self.reads.get_mut(index) else { return Ok(()) };
+        if read.order.is_abandoned() {
+            self.reads.swap_remove(index);
+            return Ok(());
+        }
+        if read.rows.is_none() {
+            let rows = self.share.with(|store| read.order.read.carry_out(store)).transpose();
+            read.rows = rows.map_err(|error| Halt::Failure(SimFailure::Failed { error: text(&error) }))?;
+            if self.world.rng.random_bool(0.4) {
+                let later = Duration::from_micros(self.world.rng.random_range(0..50_000));
+                read.at = self.world.clock.now().saturating_add(later);
+            }
+            return Ok(());
+        }
+        let SimRead { order, rows, .. } = self.reads.swap_remove(index);
+        order.answer(Ok(rows.unwrap_or_default()));
+        Ok(())
+    }
+
+    fn step_fold(&mut self) {
+        let index = self.world.rng.random_range(0..self.folds.len().max(1));
+        if index < self.folds.len() {
+            let job = self.folds.swap_remove(index);
+            self.committer.order(CommitterOrder::Folded(job.run()));
         }
     }
 
@@ -408,6 +467,7 @@ impl<'a> Life<'a> {
                 }
                 self.mail.entry(Sender::Committer).or_default().push_back(JobEvent::Committer(*answer));
             }
+            CommitterStep::Fold(job) => self.folds.push(job),
             CommitterStep::Worked => {}
             CommitterStep::Idle(at) => self.committer_at = at,
         }
@@ -518,6 +578,7 @@ impl<'a> Life<'a> {
         self.world.report.attempts += 1;
         self.tasks.retain(|task| task.machine.is_some() && task.attempt != attempt);
         let now = self.world.clock.now();
+        self.memory = MemoryBudget::new(self.config.state_memory);
         let spec = AttemptSpec {
             attempt,
             shard: ShardId::new(0),
@@ -526,8 +587,9 @@ impl<'a> Life<'a> {
             channel_frames: self.config.channel_frames,
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
-            key_groups: KeyGroups::default(),
+            key_groups: self.config.key_groups,
             share: self.share.clone(),
+            memory: self.memory.clone(),
         };
         let failed = |error: String| Halt::Failure(SimFailure::Failed { error });
         let seed = self.plan.seed(spec).map_err(|error| failed(error.to_string()))?;

@@ -24,6 +24,7 @@ use crate::graph::{BuildErrors, Graph};
 use crate::job::{Ended, JobConfig, JobError, RestartPolicy};
 use crate::operator::{DropReason, TaskControl};
 use crate::plan::Plan;
+use crate::state::key_group::KeyGroups;
 use crate::state::log::LogLimits;
 use crate::testing::ManualClock;
 use crate::testing::sim_store::SimDisk;
@@ -43,6 +44,10 @@ pub struct SimConfig {
     pub job: JobConfig,
     /// When the log is folded.
     pub limits: LogLimits,
+    /// Key groups of the pipeline.
+    pub key_groups: KeyGroups,
+    /// Bytes of memory that states may take.
+    pub state_memory: u64,
     /// Most crashes of the process.
     pub crashes: u32,
     /// How likely a crash point is hit, 0 to 1.
@@ -69,6 +74,8 @@ impl SimConfig {
             read_ahead: 4,
             job,
             limits: LogLimits::default(),
+            key_groups: KeyGroups::default(),
+            state_memory: u64::MAX,
             crashes: 0,
             crash_chance: 0.0,
             failures: 0,
@@ -98,6 +105,14 @@ pub struct SimReport {
     pub late_loops: u64,
     /// Records that operators dropped on purpose, in all attempts together: what is replayed counts again.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Keys that tasks waited for because they were not in memory.
+    pub lazy_reads: u64,
+    /// Keys that were evicted.
+    pub evicted_keys: u64,
+    /// Tombstones that were evicted with them.
+    pub evicted_tombstones: u64,
+    /// Key groups of which everything was read into memory.
+    pub completed_groups: u64,
     /// How often each crash point was passed.
     pub passed: BTreeMap<CrashPoint, u64>,
     /// How often each crash point ended a life.
