@@ -3,7 +3,7 @@
 /// Partitions of the input; record `number` is record `number / PARTITIONS` of partition `number % PARTITIONS`.
 pub(crate) const PARTITIONS: u32 = 4;
 /// Accounts; the first half takes records from every partition, the others from one each.
-const ACCOUNTS: u64 = 40;
+const ACCOUNTS: u64 = 4_000;
 
 /// One numbered booking.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod stream;
 
 pub use millstream_runtime::operator::OutputTag;
 pub use millstream_runtime::timer::TimerKind;
+pub use millstream_runtime::watermark::WatermarkStrategy;
 
 pub use self::keyed::{CoProcess, Connected, KeyedProcess, OpenContext, ProcessContext};
 pub use self::keyed_stream::KeyedStream;

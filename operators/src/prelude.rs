@@ -3,4 +3,5 @@
 pub use crate::state::{List, Map, Value, Versioned};
 pub use crate::{
     CoProcess, KeyedProcess, KeyedStream, OpenContext, OutputTag, Pipeline, ProcessContext, Stream, TimerKind,
+    WatermarkStrategy,
 };

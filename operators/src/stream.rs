@@ -64,6 +64,14 @@ impl<T: Send + 'static> Stream<T> {
         self
     }
 
+    /// Puts an operator of your own behind this stream, one that is written against the runtime: records go in as `T` and come
+    /// out as `U`. What the vertex builds must be of these types, or the job does not start. Its state, if it has any, is kept
+    /// under `name`.
+    #[track_caller]
+    pub fn apply<U: Send + 'static>(self, name: Option<&str>, vertex: impl OperatorVertex + 'static) -> Stream<U> {
+        self.then(name, VertexKind::Operator(Arc::new(vertex)), Location::caller())
+    }
+
     /// Connects this stream to a vertex that is there.
     #[track_caller]
     pub(crate) fn connect(self, to: VertexId, wire: WireOf<T>) {

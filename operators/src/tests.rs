@@ -1,11 +1,15 @@
 //! Every operator through the harness: one script, cut in every way that must not matter.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use millstream_runtime::graph::BuildError;
-use millstream_runtime::testing::{HarnessFailure, ScriptSink, ScriptSource, check};
+use millstream_runtime::testing::{
+    HarnessFailure, ObserveOf, Observed, ScriptSink, ScriptSource, Step, check, check_at, check_steps,
+};
+use millstream_runtime::time::Timestamp;
 
-use crate::{Pipeline, Stream};
+use crate::{Pipeline, Stream, WatermarkStrategy};
 
 fn through<In, Out>(
     script: impl IntoIterator<Item = In>,
@@ -75,6 +79,133 @@ fn a_union_and_a_branch_lose_nothing() {
         stream.rebalance().union(copy).key_by(|_| 0u8).count("all").map(|(_, n)| n).erase()
     });
     assert_eq!(out.unwrap(), (1..=200).collect::<Vec<u64>>());
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// The watermark that each record of a script met, in milliseconds.
+fn met(script: &[Step<u64>], describe: impl Fn(Stream<u64>) -> Stream<u64>) -> Vec<(u64, Option<i64>)> {
+    let out = check_steps(script.to_vec(), |source: ScriptSource<Step<u64>>, sink: ScriptSink<(u64, Option<i64>)>| {
+        let pipeline = Pipeline::new("test");
+        let steps = pipeline.source("in", source).event_time_by(Step::time, Step::strategy());
+        let records = describe(steps.flat_map(Step::into_record).erase());
+        let observed = records.apply(None, ObserveOf::<u64>::default());
+        let millis = |observed: Observed<u64>| {
+            (observed.value, observed.watermark.map(|watermark| watermark.as_micros() / 1_000))
+        };
+        observed.map(millis).sink("out", sink);
+        pipeline.into()
+    });
+    out.unwrap()
+}
+
+#[test]
+fn a_watermark_is_in_force_for_every_record_behind_it_and_survives_every_restart() {
+    let script = [
+        Step::Record(1, at(5)),
+        Step::Watermark(at(7)),
+        Step::Record(2, at(6)),
+        Step::Record(3, at(9)),
+        Step::Watermark(at(4)),
+        Step::Record(4, at(9)),
+        Step::Watermark(at(-3)),
+        Step::Watermark(at(8)),
+        Step::Record(5, Timestamp::MIN),
+    ];
+    let expected = [(1, None), (2, Some(7)), (3, Some(7)), (4, Some(7)), (5, Some(8))];
+    assert_eq!(met(&script, |stream| stream), expected, "in the source's task");
+    assert_eq!(met(&script, |stream| stream.filter(|n| *n > 0).map(|n| n).erase()), expected);
+    assert_eq!(met(&script, Stream::rebalance), expected, "in another");
+}
+
+#[test]
+fn a_branch_without_event_time_holds_no_watermark_back() {
+    // So many that most of them have passed before the input ends and with it all that could hold a watermark back.
+    let script = std::iter::once(Step::Watermark(at(7))).chain((0..300).map(|n| Step::Record(n, at(9))));
+    let out = check_steps(script, |source: ScriptSource<Step<u64>>, sink: ScriptSink<Option<i64>>| {
+        let pipeline = Pipeline::new("test");
+        let steps = pipeline.source("in", source);
+        let untimed = steps.clone().filter(|_| false);
+        let timed = steps.event_time_by(Step::time, Step::strategy());
+        let both = timed.union(untimed).flat_map(Step::into_record).erase();
+        let watermark = |observed: Observed<u64>| observed.watermark.map(|watermark| watermark.as_micros() / 1_000);
+        both.apply(None, ObserveOf::<u64>::default()).map(watermark).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(out.unwrap(), [Some(7); 300]);
+}
+
+#[test]
+fn two_event_times_in_one_task_keep_their_watermarks_apart_over_every_restart() {
+    let script = [Step::Watermark(at(7)), Step::Record(1, at(9)), Step::Watermark(at(8)), Step::Record(2, at(9))];
+    let out = check_steps(script, |source: ScriptSource<Step<u64>>, sink: ScriptSink<(i64, i64)>| {
+        let pipeline = Pipeline::new("test");
+        let millis = |watermark: Option<Timestamp>| watermark.map_or(0, |watermark| watermark.as_micros() / 1_000);
+        let first = pipeline.source("in", source).event_time_by(Step::time, Step::strategy());
+        let first = first.apply::<Observed<Step<u64>>>(None, ObserveOf::<Step<u64>>::default());
+        let earlier = |observed: &Observed<Step<u64>>| match observed.value {
+            Step::Watermark(time) => Some(time.saturating_sub(Duration::from_millis(5))),
+            Step::Record(..) => None,
+        };
+        let second = first.watermark_by(WatermarkStrategy::punctuated(earlier));
+        let second = second.apply::<Observed<Observed<Step<u64>>>>(None, ObserveOf::<Observed<Step<u64>>>::default());
+        let both = second.filter(|observed| matches!(observed.value.value, Step::Record(..)));
+        both.map(move |observed| (millis(observed.value.watermark), millis(observed.watermark))).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(out.unwrap(), [(7, 2), (8, 3)]);
+}
+
+#[test]
+fn what_is_within_the_disorder_is_never_late_and_one_absurd_time_makes_nothing_late() {
+    // Three steps forward, one back by as much as is allowed, and once the end of time.
+    let time = |n: &u64| match *n as i64 {
+        77 => Timestamp::MAX,
+        n if n % 4 == 3 => at(n * 10 - 30),
+        n => at(n * 10),
+    };
+    let late = check(0..200u64, |source: ScriptSource<u64>, sink: ScriptSink<bool>| {
+        let pipeline = Pipeline::new("test");
+        let timed = pipeline.source("in", source).event_time(time, Duration::from_millis(20));
+        let observed = timed.apply(None, ObserveOf::<u64>::default());
+        observed.map(|observed: Observed<u64>| observed.is_late()).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(late.unwrap(), vec![false; 200]);
+    // The same by the times that the records bring along.
+    let late = check_at((0..200u64).map(|n| (n, time(&n))), |source: ScriptSource<u64>, sink: ScriptSink<bool>| {
+        let pipeline = Pipeline::new("test");
+        let timed = pipeline.source("in", source).watermark_by(WatermarkStrategy::bounded(Duration::from_millis(20)));
+        let observed = timed.apply(None, ObserveOf::<u64>::default());
+        observed.map(|observed: Observed<u64>| observed.is_late()).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(late.unwrap(), vec![false; 200]);
+}
+
+#[test]
+fn splits_are_not_left_out_where_nobody_knows_them() {
+    let idle = || WatermarkStrategy::monotonous().idle_after(Duration::from_secs(1));
+    let refused = |describe: &dyn Fn(Stream<u64>) -> Stream<u64>| {
+        let pipeline = Pipeline::new("test");
+        let sink = millstream_runtime::testing::SimSink {
+            outside: millstream_runtime::testing::Outside::default(),
+            seed: 0,
+            faults: 0.0,
+        };
+        describe(source(&pipeline, "in")).sink("out", sink);
+        let errors = pipeline.validate().err().map(|errors| errors.0).unwrap_or_default();
+        errors.iter().any(|error| matches!(error, BuildError::IdleUnknown { at } if at.contains("tests.rs")))
+    };
+    let time = |n: &u64| at(*n as i64);
+    assert!(!refused(&|stream| stream.filter(|_| true).event_time_by(time, idle())));
+    assert!(refused(&|stream| stream.rebalance().event_time_by(time, idle())));
+    assert!(refused(&|stream| stream.clone().union(stream).event_time_by(time, idle())));
+    assert!(!refused(&|stream| stream.rebalance().event_time(time, Duration::ZERO)));
+    let twice = |stream: Stream<u64>| stream.event_time_by(time, idle()).rebalance().event_time_by(time, idle());
+    assert!(!refused(&twice), "it hears of the idle splits from the first");
 }
 
 #[test]

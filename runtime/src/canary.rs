@@ -54,6 +54,14 @@ canaries! {
     StaleWarmUp = "stale-warm-up",
     /// A key group counts as complete although one of its keys was evicted while it was scanned.
     CompleteDespiteEviction = "complete-despite-eviction",
+    /// The restored watermark is forgotten.
+    WatermarkNotSaved = "watermark-not-saved",
+    /// A split's idle time counts while its reader is blocked by back pressure.
+    IdleWhileBackPressured = "idle-while-back-pressured",
+    /// After a change of parallelism, keys are looked for in the key group of another hash.
+    OtherKeyGroup = "other-key-group",
+    /// A record that is skipped leaves the output that it had before it failed.
+    SkippedLeavesOutput = "skipped-leaves-output",
     /// The outbox is delivered again without looking at the sink's token.
     TokenIgnored = "token-ignored",
     /// The timers of the keys are restored and the queue is not.

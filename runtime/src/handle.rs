@@ -35,6 +35,9 @@ pub struct SubtaskStatus {
     /// Records that its operators dropped on purpose since the attempt began, by operator and reason. Every operator that may
     /// drop records is here, also with 0.
     pub dropped: Vec<Dropped>,
+    /// Records whose event time was too far ahead of the clock to pull the watermark, since the attempt began. They went on
+    /// with their time; see `WatermarkStrategy::max_ahead`.
+    pub refused_pulls: u64,
 }
 
 impl From<SubtaskView> for SubtaskStatus {
@@ -46,6 +49,7 @@ impl From<SubtaskView> for SubtaskStatus {
             records_in: control.records_in(),
             blocked: control.is_blocked(),
             dropped: control.dropped(),
+            refused_pulls: control.refused_pulls(),
         }
     }
 }

@@ -10,7 +10,11 @@ pub struct Record<T> {
     /// Event time; [`Timestamp::MIN`] where none was assigned.
     pub time: Timestamp,
     /// Hash of the record's key, `murmur2(key) & 0x7fff_ffff`. It is computed once, for a whole frame, where the stream is
-    /// exchanged by key, and travels with the record; 0 on a stream without a key.
+    /// exchanged by key, and travels with the record.
+    ///
+    /// In the task of a source, before any exchange, it is 1 + the number of the record's split among those of the subtask, so
+    /// that event time can be assigned per split; operators keep it, and 0 means that the split is not known. Otherwise, on a
+    /// stream without a key, it means nothing.
     pub hash: u32,
 }
 

@@ -326,7 +326,9 @@ impl Runtime {
     /// Opens the store now, so that a lock is the caller's error, and hands it to the committer as its first.
     fn open_store(&self, pipeline: &str, config: &RuntimeConfig) -> Result<OpenStore, StartError> {
         let (shard, create) = (config.shard, config.start_from != StartFrom::Resume);
-        let opened = self.backend.open(pipeline, shard, create);
+        // A store's own threads are started by the one that opens it, and rank as it does.
+        let opened = actor::below_the_workers(|| self.backend.open(pipeline, shard, create));
+        let opened = opened.map_err(|source| StartError::Threads { pipeline: pipeline.to_owned(), source })?;
         let opened = opened.map_err(|source| StartError::Store { pipeline: pipeline.to_owned(), source })?;
         let (backend, pipeline) = (Arc::clone(&self.backend), pipeline.to_owned());
         let mut first = Some(opened);

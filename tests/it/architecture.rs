@@ -35,6 +35,7 @@ const DOORS: &[(&str, &str)] = &[
     ("rocksdb", "runtime/src/state/store/rocksdb.rs"),
     ("rmp_serde", "runtime/src/codec.rs"),
     ("metrics", "runtime/src/metrics/"),
+    ("rustix", "runtime/src/actor/threads.rs"),
 ];
 
 /// Sources, manifest, and the crates of this workspace that they must not name: operators -> runtime <- connectors.

@@ -84,6 +84,7 @@ fn write(root: &Path) {
             split: SplitId::new("a.txt"),
             position: Position::from_u64(number * 100),
             ended: number == EPOCHS,
+            watermarks: vec![],
         });
         let mut rows = RowsBuilder::default();
         let write = |bytes: &mut Vec<u8>| {
@@ -138,6 +139,7 @@ fn a_store_of_format_1_is_read_with_its_rows_log_positions_and_output() {
     let position = &restored.positions[0];
     assert_eq!((position.operator, position.split.as_str(), position.ended), (lines, "a.txt", true));
     assert_eq!(position.position.as_u64(), Some(EPOCHS * 100));
+    assert!(position.watermarks.is_empty(), "it was written before watermarks were saved");
 
     let rows =
         restored.outbox[&out].iter().flat_map(|rows| rows.iter().map(|row| row.bytes.to_vec()).collect::<Vec<_>>());

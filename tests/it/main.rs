@@ -9,6 +9,7 @@
 
 mod architecture;
 mod canaries;
+mod event_time;
 mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]

@@ -3,6 +3,7 @@
 //! A run of them is one static loop: every operator *pulls* from the one before it, and the compiler inlines the whole
 //! chain. Pulling makes a huge `flat_map` resumable: nobody asks for more results than there is room for.
 
+mod event_time;
 mod filter;
 mod flat_map;
 mod inspect;

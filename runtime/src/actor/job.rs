@@ -230,6 +230,7 @@ impl JobActor {
             key_groups: self.config.key_groups,
             share: self.crew.share.clone(),
             memory,
+            clock: self.clock.clone(),
         };
         let (plan, job) = (self.plan.clone(), context.address());
         // Listing splits is user code, so not here; nothing else runs on the workers now.

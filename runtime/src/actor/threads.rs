@@ -44,6 +44,21 @@ pub(super) fn yield_to_workers() {
     }
 }
 
+/// Calls it on a thread that ranks below the workers, so that threads which it starts do too.
+///
+/// # Errors
+/// What the operating system says when it gives no thread.
+pub(crate) fn below_the_workers<T: Send>(call: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let below = move || {
+            yield_to_workers();
+            call()
+        };
+        let thread = Builder::new().name("millstream-open".to_owned()).spawn_scoped(scope, below)?;
+        thread.join().map_err(|panic| io::Error::other(panic_text(panic.as_ref())))
+    })
+}
+
 struct Watched {
     name: String,
     /// Nothing is ever sent: it is closed when the thread has dropped everything that it had.

@@ -3,7 +3,7 @@
 use crate::channel::frame::Frame;
 use crate::channel::link::{Closed, LinkReceiver};
 use crate::checkpoint::{Aligner, Misaligned};
-use crate::watermark::{Coalescer, Progress};
+use crate::watermark::{Coalescer, Progress, Steps};
 
 /// All inputs of one subtask. An input that is past the barrier is held back by not reading it.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Gate<T> {
     inputs: Vec<LinkReceiver<T>>,
     aligner: Aligner,
     coalescer: Coalescer,
+    /// What one mark of an input changed for the task, as far as it is not told yet.
+    steps: Option<Steps>,
     ended: Vec<bool>,
     next: usize,
 }
@@ -32,13 +34,20 @@ pub enum GateError {
 }
 
 impl<T> Gate<T> {
-    /// Begins with all inputs open.
+    /// Begins with all inputs open, all of which carry event time.
     pub fn new(inputs: Vec<LinkReceiver<T>>) -> Self {
+        Self::of(inputs.into_iter().map(|input| (input, true)))
+    }
+
+    /// Begins with all inputs open, and whether each carries event time: one that does not never holds a watermark back.
+    pub fn of(inputs: impl IntoIterator<Item = (LinkReceiver<T>, bool)>) -> Self {
+        let (inputs, timed): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
         let count = inputs.len();
         Self {
             inputs,
             aligner: Aligner::new(count),
-            coalescer: Coalescer::new(count),
+            coalescer: Coalescer::of(timed),
+            steps: None,
             ended: vec![false; count],
             next: 0,
         }
@@ -49,6 +58,9 @@ impl<T> Gate<T> {
     /// # Errors
     /// [`GateError`] when an input vanished or broke the order.
     pub fn poll(&mut self) -> Result<Option<Frame<T>>, GateError> {
+        if let Some(frame) = self.step() {
+            return Ok(Some(frame));
+        }
         let count = self.inputs.len();
         let mut looked = 0;
         while looked < count {
@@ -76,30 +88,37 @@ impl<T> Gate<T> {
     }
 
     fn merge(&mut self, input: usize, frame: Frame<T>) -> Result<Option<Frame<T>>, GateError> {
-        let progress = match frame {
+        match frame {
             Frame::Records(_) | Frame::ProcessingTime(_) => return Ok(Some(frame)),
             Frame::Barrier(barrier) => return Ok(self.aligner.on_barrier(input, barrier)?.map(Frame::Barrier)),
             Frame::End => {
                 if let Some(ended) = self.ended.get_mut(input) {
                     *ended = true;
                 }
-                // Every input ends behind the same closing barrier, so no barrier can wait here for this one alone.
+                // Every input ends behind the same closing barrier, so no barrier can wait here for this one alone. It left
+                // the minimum before that, with its final watermark.
                 let released = self.aligner.on_end(input);
                 debug_assert!(released.is_none(), "an input ended without the closing barrier");
-                if self.aligner.all_ended() {
-                    return Ok(Some(Frame::End));
-                }
-                return Ok(None);
+                return Ok(self.aligner.all_ended().then_some(Frame::End));
             }
-            Frame::Watermark(time) => self.coalescer.on_watermark(input, time),
-            Frame::Idle => self.coalescer.on_idle(input, true),
-            Frame::Active => self.coalescer.on_idle(input, false),
+            Frame::Watermark(time) => self.coalescer.note_watermark(input, time),
+            Frame::Idle => self.coalescer.note_idle(input, true),
+            Frame::Active => self.coalescer.note_idle(input, false),
+        }
+        self.steps = Some(self.coalescer.advance());
+        Ok(self.step())
+    }
+
+    fn step(&mut self) -> Option<Frame<T>> {
+        let Some(progress) = self.steps.as_mut()?.next() else {
+            self.steps = None;
+            return None;
         };
-        Ok(progress.map(|progress| match progress {
+        Some(match progress {
             Progress::Watermark(time) => Frame::Watermark(time),
             Progress::Idle => Frame::Idle,
             Progress::Active => Frame::Active,
-        }))
+        })
     }
 }
 
@@ -139,5 +158,22 @@ mod tests {
         assert_eq!(seen, expected);
         drop(left);
         assert!(matches!(gate.poll(), Err(GateError::Lost { input: 0, .. })));
+    }
+
+    #[test]
+    fn tells_everything_that_one_mark_changed() {
+        let bell = Bell::default();
+        let (mut left, left_end) = link::<u8>(8, &bell, &bell);
+        let (mut right, right_end) = link(8, &bell, &bell);
+        let mut gate = Gate::of([(left_end, true), (right_end, false)]);
+        let time = |millis| Mark::Watermark(crate::time::Timestamp::from_millis(millis));
+        for mark in [time(3), Mark::Idle, Mark::Active, time(5)] {
+            left.send_mark(mark).unwrap();
+        }
+        right.send_mark(Mark::Watermark(crate::time::Timestamp::MAX)).unwrap();
+        let seen: Vec<_> = std::iter::from_fn(|| gate.poll().unwrap()).collect();
+        assert_eq!(seen, [time(3).frame(), Frame::Idle, Frame::Active, time(5).frame()]);
+        left.send_mark(Mark::Watermark(crate::time::Timestamp::MAX)).unwrap();
+        assert_eq!(gate.poll(), Ok(Some(Frame::Watermark(crate::time::Timestamp::MAX))));
     }
 }

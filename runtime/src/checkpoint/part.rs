@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
 use crate::position::{Position, SplitId};
+use crate::time::Timestamp;
 
 /// Changed state entries of one operator in one subtask: one value, in chunks of about 1 MiB, not one put per key.
 ///
@@ -29,6 +30,10 @@ pub struct SplitPosition {
     pub position: Position,
     /// Whether the split has ended there.
     pub ended: bool,
+    /// The split's watermark there, one for each operator in the source's task that assigns event times, in their order;
+    /// [`Timestamp::MIN`] where it is absent. The field itself is absent where nothing assigns them, and in older stores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watermarks: Vec<Timestamp>,
 }
 
 /// Output of one sink subtask in one epoch, in chunks of at most 1 MiB plus one row.
@@ -103,4 +108,37 @@ pub struct Delivered {
     pub operator: OperatorId,
     /// The first epoch that is not known to be delivered.
     pub next: Epoch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    /// The position as it was before watermarks were saved with it.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct OldPosition {
+        operator: OperatorId,
+        split: SplitId,
+        position: Position,
+        ended: bool,
+    }
+
+    fn encoded(value: &impl Serialize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode_into(value, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_position_without_watermarks_is_written_and_read_as_before_there_were_any() {
+        let (operator, split) = (OperatorId::new(3), SplitId::new("a.txt"));
+        let position = Position::from_u64(7);
+        let old = OldPosition { operator, split: split.clone(), position: position.clone(), ended: true };
+        let mut new = SplitPosition { operator, split, position, ended: true, watermarks: vec![] };
+        assert_eq!(encoded(&new), encoded(&old));
+        assert_eq!(codec::decode::<SplitPosition>(&encoded(&old)).unwrap(), new);
+        new.watermarks = vec![Timestamp::MIN, Timestamp::from_millis(-5)];
+        assert_eq!(codec::decode::<SplitPosition>(&encoded(&new)).unwrap(), new);
+    }
 }

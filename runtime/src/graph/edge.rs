@@ -59,8 +59,8 @@ pub trait Wire: Send + Sync {
     /// Makes the upstream end of the edge in one subtask from its channels, ordered by target subtask.
     fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups) -> Option<AnyNode>;
 
-    /// Makes the head of a task from its channels and its chain.
-    fn input(&self, links: Vec<AnySend>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>>;
+    /// Makes the head of a task from its channels, each with whether it carries event time, and its chain.
+    fn input(&self, links: Vec<(AnySend, bool)>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>>;
 }
 
 type MakeRouting<T> = Box<dyn Fn(KeyGroups) -> Routing<T> + Send + Sync>;
@@ -109,9 +109,9 @@ impl<T: Send + 'static> Wire for WireOf<T> {
         Some(Box::new(node))
     }
 
-    fn input(&self, links: Vec<AnySend>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>> {
-        let links = links.into_iter().map(|link| link.downcast::<LinkReceiver<T>>().ok().map(|link| *link));
+    fn input(&self, links: Vec<(AnySend, bool)>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>> {
+        let links = links.into_iter().map(|(link, timed)| Some((*link.downcast::<LinkReceiver<T>>().ok()?, timed)));
         let chain = chain.downcast::<Box<dyn Node<T>>>().ok()?;
-        Some(Box::new(InputHead::new(Gate::new(links.collect::<Option<_>>()?), *chain, control)))
+        Some(Box::new(InputHead::new(Gate::of(links.collect::<Option<Vec<_>>>()?), *chain, control)))
     }
 }

@@ -4,6 +4,7 @@
 
 mod describe;
 mod edge;
+mod event_time;
 mod node;
 mod validate;
 
@@ -12,6 +13,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 pub use self::edge::{Edge, Exchange, Wire, WireOf};
+pub use self::event_time::{EventTimeDecl, EventTimeOf};
 pub use self::node::{
     OperatorOf, OperatorVertex, SinkOf, SinkVertex, SourceOf, SourceVertex, TeeFn, Vertex, VertexKind,
 };
@@ -152,6 +154,29 @@ impl Graph {
 
     pub(crate) fn vertex(&self, id: VertexId) -> Option<&Vertex> {
         self.vertices.get(id.0)
+    }
+
+    /// What a vertex declares about event time.
+    pub(crate) fn event_time(&self, id: VertexId) -> Option<EventTimeDecl> {
+        match &self.vertex(id)?.kind {
+            VertexKind::Operator(operator) => operator.event_time(),
+            VertexKind::Source(_) | VertexKind::Sink(_) => None,
+        }
+    }
+
+    /// Says whether the records that leave a vertex have event times: somebody assigned them on the way.
+    pub(crate) fn is_timed(&self, id: VertexId) -> bool {
+        let mut seen = vec![id];
+        let mut next = 0;
+        while let Some(vertex) = seen.get(next).copied() {
+            if self.event_time(vertex).is_some() {
+                return true;
+            }
+            let upstream: Vec<_> = self.inputs(vertex).map(|(_, edge)| edge.from).collect();
+            seen.extend(upstream.into_iter().filter(|from| !seen.contains(from)).collect::<Vec<_>>());
+            next += 1;
+        }
+        false
     }
 
     pub(crate) fn inputs(&self, id: VertexId) -> impl Iterator<Item = (usize, &Edge)> {

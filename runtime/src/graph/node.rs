@@ -8,13 +8,13 @@ use std::sync::Arc;
 use crate::channel::{QueueReceiver, queue};
 use crate::checkpoint::StateDecl;
 use crate::error::BoxError;
-use crate::graph::AnySend;
+use crate::graph::{AnySend, EventTimeDecl};
 use crate::operator::{
     AnyNode, Driver, Head, Node, OpenContext, Operator, SideDecl, SourceControl, Splitter, TaskControl, TaskError,
 };
 use crate::position::{Position, SplitId};
 use crate::sink::{DirectSink, OutboxSink, SinkContext, SinkSpec, TokenSinkFactory};
-use crate::source::{Fetched, Fetcher, Fetching, Source, SourceHead, SplitStart};
+use crate::source::{Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceHead, SplitStart};
 
 /// Joins several branches that read the same vertex.
 pub type TeeFn = Arc<dyn Fn(Vec<AnyNode>) -> Option<AnyNode> + Send + Sync>;
@@ -73,7 +73,12 @@ pub trait SourceVertex: Send + Sync {
     fn splits(&self) -> Result<Vec<SplitId>, BoxError>;
 
     /// Makes the readers of one subtask and the end of the queue that its task reads. `queued` batches fit in between.
-    fn fetcher(&self, splits: Vec<SplitStart>, queued: usize, task: &TaskControl) -> (Box<dyn Fetching>, AnySend);
+    fn fetcher(
+        &self,
+        splits: (Vec<SplitStart>, IdleWatch),
+        queued: usize,
+        task: &TaskControl,
+    ) -> (Box<dyn Fetching>, AnySend);
 
     /// Makes the head of one subtask.
     ///
@@ -82,7 +87,7 @@ pub trait SourceVertex: Send + Sync {
     fn head(
         &self,
         open: &OpenContext,
-        splits: Vec<SplitStart>,
+        splits: (Vec<SplitStart>, Idleness),
         fetched: AnySend,
         chain: AnyNode,
         control: (TaskControl, SourceControl),
@@ -108,16 +113,21 @@ impl<S: Source> SourceVertex for SourceOf<S> {
         self.0.splits()
     }
 
-    fn fetcher(&self, splits: Vec<SplitStart>, queued: usize, task: &TaskControl) -> (Box<dyn Fetching>, AnySend) {
+    fn fetcher(
+        &self,
+        (splits, idle): (Vec<SplitStart>, IdleWatch),
+        queued: usize,
+        task: &TaskControl,
+    ) -> (Box<dyn Fetching>, AnySend) {
         let (sender, receiver) = queue::<Fetched<S::Out>>(queued);
         let source: Arc<dyn Source<Out = S::Out>> = Arc::clone(&self.0) as _;
-        (Box::new(Fetcher::new(source, splits, sender, task.bell.clone())), Box::new(receiver))
+        (Box::new(Fetcher::new(source, splits, sender, task.bell.clone(), idle)), Box::new(receiver))
     }
 
     fn head(
         &self,
         open: &OpenContext,
-        splits: Vec<SplitStart>,
+        splits: (Vec<SplitStart>, Idleness),
         fetched: AnySend,
         chain: AnyNode,
         (control, source): (TaskControl, SourceControl),
@@ -156,6 +166,11 @@ pub trait OperatorVertex: Send + Sync {
     /// side outputs. `at` is the operator's name and its subtask's control.
     fn split(&self, main: AnyNode, sides: BTreeMap<u16, AnyNode>, at: (&str, &TaskControl)) -> Option<AnyNode> {
         let _ = (main, sides, at);
+        None
+    }
+
+    /// What it declares about event time; nothing if it assigns none.
+    fn event_time(&self) -> Option<EventTimeDecl> {
         None
     }
 

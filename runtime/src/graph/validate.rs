@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::Location;
 
-use crate::graph::{Graph, VertexId, VertexKind};
+use crate::graph::{Exchange, Graph, VertexId, VertexKind};
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +94,15 @@ pub enum BuildError {
         /// What `open` returned.
         error: String,
     },
+    /// Splits are to be left out when they are idle, where nobody knows the splits.
+    #[error(
+        "the event time at {at} is assigned behind a union or an exchange, where nobody knows which splits are idle; \
+         assign it in front of them, or leave out `idle_after`"
+    )]
+    IdleUnknown {
+        /// Where.
+        at: String,
+    },
     /// A handle was used after its pipeline had been started.
     #[error("a stream was used at {at} after its pipeline had been started; describe the whole pipeline first")]
     Frozen {
@@ -143,6 +152,7 @@ impl Graph {
         }
         self.check_names(&mut errors);
         self.check_ends(&mut errors);
+        self.check_event_times(&mut errors);
         if errors.is_empty() { Ok(()) } else { Err(BuildErrors(errors)) }
     }
 
@@ -176,6 +186,29 @@ impl Graph {
         for (index, vertex) in self.vertices.iter().enumerate() {
             if !matches!(vertex.kind, VertexKind::Sink(_)) && !read.contains(&VertexId(index)) {
                 errors.push(BuildError::Unread { name: vertex.name.clone(), at: BuildError::place(vertex.at) });
+            }
+        }
+    }
+
+    fn check_event_times(&self, errors: &mut Vec<BuildError>) {
+        for (index, vertex) in self.vertices.iter().enumerate() {
+            let id = VertexId(index);
+            let idle = self.event_time(id).is_some_and(|declared| declared.idle_after.is_some());
+            // A stream that has a watermark already says by itself when it is idle.
+            if idle && !self.knows_splits(id) && !self.inputs(id).all(|(_, edge)| self.is_timed(edge.from)) {
+                errors.push(BuildError::IdleUnknown { at: BuildError::place(vertex.at) });
+            }
+        }
+    }
+
+    /// Says whether a vertex will run in the task of a source.
+    fn knows_splits(&self, mut id: VertexId) -> bool {
+        loop {
+            let mut inputs = self.inputs(id);
+            match (inputs.next(), inputs.next()) {
+                (Some((_, edge)), None) if edge.exchange == Exchange::Forward => id = edge.from,
+                (None, _) => return true,
+                _ => return false,
             }
         }
     }

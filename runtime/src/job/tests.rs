@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::checkpoint::{Closing, Delivered, EpochBundle, OutboxPart, Part};
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId, TaskId};
-use crate::operator::{SourceCommand, TaskError};
+use crate::operator::{Ends, SourceCommand, TaskError};
 use crate::rows::RowsBuilder;
 use crate::sink::DeliveryAnswer;
 use crate::state::log::{Committed, Restored};
@@ -72,8 +72,9 @@ impl Bench {
                 JobOrder::Committer(CommitterOrder::FoldSoon) => "fold soon",
                 JobOrder::Committer(CommitterOrder::Delivered(_)) => "note delivery",
                 JobOrder::Build { .. } => "build",
-                JobOrder::Sources(SourceCommand::Barrier { last: false, .. }) => "barrier",
-                JobOrder::Sources(SourceCommand::Barrier { last: true, .. }) => "last barrier",
+                JobOrder::Sources(SourceCommand::Barrier { ends: Ends::Epoch, .. }) => "barrier",
+                JobOrder::Sources(SourceCommand::Barrier { ends: Ends::Life, .. }) => "last barrier",
+                JobOrder::Sources(SourceCommand::Barrier { ends: Ends::Input, .. }) => "final barrier",
                 JobOrder::Sources(SourceCommand::End) => "end",
                 JobOrder::HoldSources(true) => "hold",
                 JobOrder::HoldSources(false) => "release",
@@ -238,10 +239,19 @@ fn stop_commits_one_last_epoch_and_delivers_it_before_the_attempt_ends() {
 }
 
 #[test]
+fn drain_ends_the_input_with_its_last_epoch_and_stop_does_not() {
+    let deadline = at(5_000);
+    let mut drained = Bench::running(JobConfig::default());
+    assert_eq!(drained.on(JobEvent::Drain { deadline }, 50), ["final barrier", "flush"]);
+    let mut stopped = Bench::running(JobConfig::default());
+    assert_eq!(stopped.on(JobEvent::Stop { deadline }, 50), ["last barrier", "flush"]);
+}
+
+#[test]
 fn the_end_is_sent_only_after_the_closing_epoch_is_committed_and_delivered() {
     let mut bench = Bench::running(JobConfig::default());
     let done = JobEvent::SourceDone { attempt: Attempt::new(1), subtask: subtask(0) };
-    assert_eq!(bench.on(done, 20), ["last barrier", "flush"]);
+    assert_eq!(bench.on(done, 20), ["final barrier", "flush"]);
     bench.part(1, 0, 0);
     bench.part(1, 1, 10);
     let bundles = bench.committed_bundles();

@@ -8,7 +8,7 @@ use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
 use crate::operator::read::Waiting;
-use crate::operator::{ReadOrder, TaskControl};
+use crate::operator::{ReadOrder, Splits, TaskControl};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
@@ -52,6 +52,8 @@ pub struct TaskContext {
     /// When the first processing-time timer of the chain is due.
     wake_at: Option<Timestamp>,
     over: bool,
+    control: TaskControl,
+    splits: Option<Splits>,
 }
 
 impl TaskContext {
@@ -69,7 +71,38 @@ impl TaskContext {
             effects: Vec::new(),
             wake_at: None,
             over: false,
+            control: TaskControl::default(),
+            splits: None,
         }
+    }
+
+    /// Makes it that of a task with this control, where its counters are read.
+    #[must_use]
+    pub fn controlled_by(mut self, control: TaskControl) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// Makes it that of a task that reads splits of a source.
+    #[must_use]
+    pub fn reading(mut self, splits: Splits) -> Self {
+        self.splits = Some(splits);
+        self
+    }
+
+    /// The task's control.
+    pub const fn control(&self) -> &TaskControl {
+        &self.control
+    }
+
+    /// The splits that the task's source reads; nothing in a task that is fed by other tasks.
+    pub const fn splits(&self) -> Option<&Splits> {
+        self.splits.as_ref()
+    }
+
+    /// As [`TaskContext::splits`], to take note of something.
+    pub const fn splits_mut(&mut self) -> Option<&mut Splits> {
+        self.splits.as_mut()
     }
 
     /// The attempt this task belongs to.
@@ -213,6 +246,8 @@ pub struct OpenContext {
     pub subtask: SubtaskId,
     /// How many copies there are.
     pub parallelism: u16,
+    /// How many operators that assign event times stand before this one in its task. Saved watermarks are told apart by it.
+    pub event_time: usize,
     /// The attempt.
     pub attempt: Attempt,
     /// The epoch that state was restored from.

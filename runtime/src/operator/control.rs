@@ -16,11 +16,24 @@ pub enum SourceCommand {
     Barrier {
         /// The barrier.
         barrier: Barrier,
-        /// Take nothing more from the readers after it: the job stops, drains or has come to the end of its input.
-        last: bool,
+        /// What else ends with the epoch.
+        ends: Ends,
     },
     /// Send the end: the last epoch is committed and delivered.
     End,
+}
+
+/// What ends with an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Only the epoch.
+    Epoch,
+    /// This life of the pipeline: nothing more is taken from the readers, and the next life goes on there. Event time stands
+    /// still: no window fires for it.
+    Life,
+    /// The input, for good: it was used up or is drained. Nothing more is taken from the readers, and the final watermark goes
+    /// before the barrier, so that what it fires is in the epoch.
+    Input,
 }
 
 /// Shared by a task and those who command it. Cheap to clone.
@@ -36,6 +49,7 @@ struct Shared {
     closed: AtomicBool,
     records_in: AtomicU64,
     blocked: AtomicBool,
+    refused_pulls: AtomicU64,
     /// One per operator and reason; grows only while the subtask is built.
     dropped: Mutex<Vec<DropCounter>>,
 }
@@ -135,15 +149,28 @@ impl TaskControl {
         self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records whose pull on the watermark was refused because they were too far ahead of the clock, since the attempt began.
+    /// They went on with their time.
+    pub fn refused_pulls(&self) -> u64 {
+        self.shared.refused_pulls.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn count_records(&self, count: usize) {
-        // One writer: a load and a store are cheaper than an atomic addition.
-        let before = self.shared.records_in.load(Ordering::Relaxed);
-        self.shared.records_in.store(before + count as u64, Ordering::Relaxed);
+        count_up(&self.shared.records_in, count as u64);
+    }
+
+    pub(crate) fn count_refused_pulls(&self, count: u64) {
+        count_up(&self.shared.refused_pulls, count);
     }
 
     pub(crate) fn set_blocked(&self, blocked: bool) {
         self.shared.blocked.store(blocked, Ordering::Relaxed);
     }
+}
+
+/// One writer: a load and a store are cheaper than an atomic addition.
+fn count_up(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// Shared by a source task and the job. Cheap to clone.

@@ -7,21 +7,25 @@
 mod context;
 mod control;
 mod driver;
+mod event_time;
 mod head;
 mod input;
 mod node;
 mod output;
 mod read;
 mod sides;
+mod splits;
 mod tee;
 
 pub use self::context::{Effect, OpenContext, TaskContext};
-pub use self::control::{DropCounter, DropReason, Dropped, SourceCommand, SourceControl, TaskControl};
+pub use self::control::{DropCounter, DropReason, Dropped, Ends, SourceCommand, SourceControl, TaskControl};
 pub use self::driver::{Driver, Fired, FrameInput, Operator, Prepared};
+pub use self::event_time::EventTime;
 pub use self::head::{Head, Polled};
 pub use self::input::InputHead;
 pub use self::node::{AnyNode, Flow, Node, TaskError};
 pub use self::output::Output;
 pub use self::read::ReadOrder;
 pub use self::sides::{Emitted, OutputTag, SideDecl, Splitter};
+pub use self::splits::{SplitStatus, Splits};
 pub use self::tee::Tee;

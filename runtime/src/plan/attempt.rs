@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::error::BoxError;
 use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
-use crate::operator::{AnyNode, Head, OpenContext, SourceControl, TaskContext, TaskControl, TaskError};
+use crate::operator::{AnyNode, Head, OpenContext, SourceControl, Splits, TaskContext, TaskControl, TaskError};
 use crate::plan::{Plan, TaskPlan, fuse};
-use crate::source::{Fetching, SplitStart};
+use crate::source::{Fetching, Idleness, SplitStart, idleness};
 use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::Restored;
@@ -39,6 +39,8 @@ pub struct AttemptSpec {
     pub share: StoreShare,
     /// The memory that its states may take.
     pub memory: MemoryBudget,
+    /// Where the readers take their time from; the tasks get it when they are built.
+    pub clock: SharedClock,
 }
 
 /// All pieces of an attempt.
@@ -66,7 +68,7 @@ pub struct TaskSeed {
     pub source: Option<SourceSeed>,
     plan: Plan,
     spec: Arc<AttemptSpec>,
-    source_control: Option<(SourceControl, Vec<SplitStart>, AnySend)>,
+    source_control: Option<(SourceControl, (Vec<SplitStart>, Idleness), AnySend)>,
     /// Incoming channels by edge, ordered by upstream subtask.
     inputs: BTreeMap<usize, Vec<AnySend>>,
     /// Outgoing channels by edge, ordered by downstream subtask.
@@ -149,6 +151,7 @@ impl Plan {
                 split,
                 from: position.map(|position| position.position.clone()),
                 ended: position.is_some_and(|position| position.ended),
+                watermarks: position.map(|position| position.watermarks.clone()).unwrap_or_default(),
             };
             if let Some(share) = shares.get_mut(index % usize::from(self.parallelism)) {
                 share.push(start);
@@ -164,14 +167,17 @@ impl Plan {
             );
             return Err(text.into());
         }
+        let declared = task.vertices.iter().filter_map(|vertex| self.graph.event_time(*vertex)?.idle_after);
+        let limits: Vec<Duration> = declared.collect();
         for (index, splits) in (0..self.parallelism).zip(shares) {
             let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
             let control = SourceControl::default();
             // A drained pipeline reads nothing more unless the job says so.
             control.hold(spec.restored.closing.is_some());
-            let (fetching, fetched) = source.fetcher(splits.clone(), spec.read_ahead, &seed.control);
+            let (watch, idleness) = idleness(Arc::clone(&spec.clock), splits.len(), &limits);
+            let (fetching, fetched) = source.fetcher((splits.clone(), watch), spec.read_ahead, &seed.control);
             seed.source = Some(SourceSeed { control: control.clone(), fetching });
-            seed.source_control = Some((control, splits, fetched));
+            seed.source_control = Some((control, (splits, idleness), fetched));
         }
         Ok(())
     }
@@ -218,11 +224,14 @@ impl TaskSeed {
         let control = self.control.clone();
         let bell = control.bell.clone();
         let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, Arc::clone(&clock), bell);
+        let mut context = context.controlled_by(control.clone());
         let head: Box<dyn Head> = match kind {
             VertexKind::Source(source) => {
                 let chain = self.outputs_of(head_vertex, &clock)?;
                 let open = self.open_context(head_vertex, &clock);
                 let (source_control, splits, fetched) = self.source_control.take().ok_or_else(|| self.broken())?;
+                let starts = splits.0.iter().map(|start| (start.ended, start.watermarks.clone()));
+                context = context.reading(Splits::new(starts));
                 source.head(&open, splits, fetched, chain, (control.clone(), source_control))?
             }
             _ => {
@@ -230,7 +239,11 @@ impl TaskSeed {
                 let inputs = std::mem::take(&mut self.inputs);
                 let wire = inputs.keys().next().and_then(|edge| plan.graph.edges.get(*edge)).map(|edge| &edge.wire);
                 let wire = wire.ok_or_else(|| self.broken())?;
-                let links = inputs.into_values().flatten().collect();
+                let links = inputs.into_iter().flat_map(|(edge, links)| {
+                    let timed = plan.graph.edges.get(edge).is_some_and(|edge| plan.graph.is_timed(edge.from));
+                    links.into_iter().map(move |link| (link, timed))
+                });
+                let links = links.collect();
                 wire.input(links, chain, control.clone()).ok_or_else(|| self.broken())?
             }
         };
@@ -251,6 +264,7 @@ impl TaskSeed {
             operator,
             subtask: self.subtask,
             parallelism: self.plan.parallelism,
+            event_time: self.event_times_before(vertex),
             attempt: spec.attempt,
             restored: spec.restored.epoch,
             groups: spec.key_groups.range(self.subtask.index, self.plan.parallelism),
@@ -263,6 +277,12 @@ impl TaskSeed {
             folded: spec.restored.folded.iter().filter(|(of, _)| *of == operator).map(|(_, state)| *state).collect(),
             memory: spec.memory.clone(),
         }
+    }
+
+    fn event_times_before(&self, vertex: VertexId) -> usize {
+        let Some(task) = self.plan.task_of(vertex) else { return 0 };
+        let before = task.vertices.iter().take_while(|before| **before != vertex);
+        before.filter(|before| self.plan.graph.event_time(**before).is_some()).count()
     }
 
     /// Builds a vertex with everything behind it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::channel::{Bell, QueueSendError, QueueSender};
 use crate::error::BoxError;
-use crate::source::{Batch, Fetched, Polled, Reader, Source, SplitStart};
+use crate::source::{Batch, Fetched, IdleWatch, Polled, Reader, Source, SplitStart};
 
 /// Most records of one batch. A barrier falls between batches, so this bounds what may delay it.
 const BATCH_RECORDS: usize = 256;
@@ -28,6 +28,7 @@ pub struct Fetcher<T> {
     task: Bell,
     /// A batch that found no room.
     pending: Option<Fetched<T>>,
+    idle: IdleWatch,
     turn: usize,
 }
 
@@ -67,21 +68,24 @@ impl<T: Send + 'static> Fetcher<T> {
         splits: Vec<SplitStart>,
         out: QueueSender<Fetched<T>>,
         task: Bell,
+        idle: IdleWatch,
     ) -> Self {
         let splits = splits.into_iter().map(|start| {
             let state = if start.ended { State::Ended } else { State::Waiting };
             Split { start, state }
         });
-        Self { source, splits: splits.collect(), out, task, pending: None, turn: 0 }
+        Self { source, splits: splits.collect(), out, task, pending: None, idle, turn: 0 }
     }
 
     fn hand_over(&mut self, fetched: Fetched<T>) -> Fetch {
         match self.out.try_send(fetched) {
             Ok(()) => {
+                self.idle.goes_on();
                 self.task.ring();
                 Fetch::Worked
             }
             Err(QueueSendError::Full(fetched)) => {
+                self.idle.waits();
                 self.pending = Some(fetched);
                 Fetch::Full
             }
@@ -111,7 +115,16 @@ impl<T: Send + 'static> Fetcher<T> {
         if ended {
             split.state = State::Ended;
         }
-        (ended || !batch.records.is_empty()).then_some(Fetched::Batch { split: index, batch, ended })
+        if !ended && batch.records.is_empty() {
+            if polled == Polled::More {
+                self.idle.is_busy(index);
+            } else if self.idle.had_nothing(index) {
+                self.task.ring();
+            }
+            return None;
+        }
+        self.idle.gave(index);
+        Some(Fetched::Batch { split: index, batch, ended })
     }
 }
 
@@ -156,6 +169,7 @@ impl<T: Send + 'static> Fetching for Fetcher<T> {
         if self.out.send(pending).is_err() {
             return self.stop();
         }
+        self.idle.goes_on();
         self.task.ring();
         Fetch::Worked
     }

@@ -4,17 +4,18 @@
 //! end of the last batch that went in front of the barrier.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Mark, QueueReceiver, QueueRecvError};
 use crate::checkpoint::SplitPosition;
 use crate::id::OperatorId;
 use crate::operator::{
-    Effect, Flow, Head, Node, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
+    Effect, Ends, Flow, Head, Node, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
 };
 use crate::position::{Position, SplitId};
 use crate::record::Record;
-use crate::source::{Fetched, SplitStart};
+use crate::source::{Fetched, Idleness, SplitStart};
 use crate::time::Timestamp;
 
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub struct SourceHead<T> {
     name: String,
     operator: OperatorId,
     splits: Vec<Split>,
+    idleness: Idleness,
     fetched: QueueReceiver<Fetched<T>>,
     /// Only ever filled by a planted bug.
     ahead: VecDeque<Fetched<T>>,
@@ -42,8 +44,11 @@ pub struct SourceHead<T> {
     source: SourceControl,
     /// What is inside the chain.
     passing: Option<Mark>,
+    /// What goes into the chain next.
+    due: VecDeque<Mark>,
     /// Nothing more is taken from the readers.
     last: bool,
+    /// Nothing more comes, ever: the final watermark is out.
     done: bool,
 }
 
@@ -57,7 +62,7 @@ impl<T> SourceHead<T> {
     /// Puts readers in front of a chain.
     pub fn new(
         (name, operator): (String, OperatorId),
-        splits: Vec<SplitStart>,
+        (splits, idleness): (Vec<SplitStart>, Idleness),
         fetched: QueueReceiver<Fetched<T>>,
         chain: Box<dyn Node<T>>,
         control: TaskControl,
@@ -73,6 +78,7 @@ impl<T> SourceHead<T> {
             name,
             operator,
             splits: splits.collect(),
+            idleness,
             fetched,
             ahead: VecDeque::new(),
             batch: Vec::new(),
@@ -81,28 +87,44 @@ impl<T> SourceHead<T> {
             control,
             source,
             passing: None,
+            due: VecDeque::new(),
             last: false,
             done: false,
         }
     }
 
     fn on_command(&mut self, command: SourceCommand, context: &mut TaskContext) -> Result<Polled, TaskError> {
-        let mark = match command {
-            SourceCommand::Barrier { barrier, last } => {
-                self.last |= last;
+        match command {
+            SourceCommand::Barrier { barrier, ends } => {
+                self.last |= ends != Ends::Epoch;
                 if self.last {
                     context.end_time();
                 }
-                context.begin_part();
-                let positions = self.positions();
-                context.deliver_positions(positions);
-                Mark::Barrier(barrier)
+                if ends == Ends::Input && !std::mem::replace(&mut self.done, true) {
+                    self.due.push_back(Mark::Watermark(Timestamp::MAX));
+                }
+                self.due.push_back(Mark::Barrier(barrier));
             }
-            SourceCommand::End => Mark::End,
-        };
-        self.passing = Some(mark);
-        let flow = self.chain.offer(mark.frame(), context)?;
-        Ok(self.passed(flow, context))
+            SourceCommand::End => self.due.push_back(Mark::End),
+        }
+        self.pass_due(context)
+    }
+
+    fn pass_due(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+        let mut polled = Polled::Worked;
+        while polled == Polled::Worked
+            && let Some(mark) = self.due.pop_front()
+        {
+            if matches!(mark, Mark::Barrier(_)) {
+                context.begin_part();
+                let positions = self.positions(context);
+                context.deliver_positions(positions);
+            }
+            self.passing = Some(mark);
+            let flow = self.chain.offer(mark.frame(), context)?;
+            polled = self.passed(flow, context);
+        }
+        Ok(polled)
     }
 
     fn passed(&mut self, flow: Flow, context: &mut TaskContext) -> Polled {
@@ -120,17 +142,19 @@ impl<T> SourceHead<T> {
         }
     }
 
-    fn positions(&mut self) -> Vec<SplitPosition> {
+    fn positions(&mut self, context: &TaskContext) -> Vec<SplitPosition> {
         if planted(Canary::ReaderPosition) {
             self.read_ahead();
         }
         let operator = self.operator;
-        let saved = self.splits.iter_mut().filter_map(|split| {
+        let saved = self.splits.iter_mut().enumerate().filter_map(|(number, split)| {
             if !std::mem::take(&mut split.changed) {
                 return None;
             }
             let position = mistake(split.position.clone()?);
-            Some(SplitPosition { operator, split: split.id.clone(), position, ended: split.ended })
+            // Whatever of the split is in front of the barrier has passed the operators that assign event times.
+            let watermarks = context.splits().map(|splits| splits.watermarks(number)).unwrap_or_default();
+            Some(SplitPosition { operator, split: split.id.clone(), position, ended: split.ended, watermarks })
         });
         saved.collect()
     }
@@ -159,7 +183,11 @@ impl<T> SourceHead<T> {
         };
         match fetched {
             Ok(Fetched::Batch { split, batch, ended }) => {
+                self.idleness.took(split);
                 self.batch = batch.records;
+                // Who assigns event times has to tell the splits apart.
+                let number = u32::try_from(split + 1).unwrap_or(0);
+                self.batch.iter_mut().for_each(|record| record.hash = number);
                 self.batch_end = Some((split, batch.end, ended));
                 Ok(true)
             }
@@ -189,10 +217,27 @@ impl<T> SourceHead<T> {
             && let Some(slot) = self.splits.get_mut(split)
         {
             slot.position = Some(end);
-            slot.ended |= ended;
             slot.changed = true;
+            if ended {
+                slot.ended = true;
+                context.splits_mut().into_iter().for_each(|splits| splits.end(split));
+            }
         }
         Ok(Polled::Worked)
+    }
+
+    /// Tells the operators behind how long each split has had nothing.
+    fn look_for_idle(&self, context: &mut TaskContext) {
+        if !self.idleness.is_measured() {
+            return;
+        }
+        let Some(splits) = context.splits_mut() else { return };
+        // The batch in work is not in front of everybody yet, whatever its reader found behind it.
+        let feeding = self.batch_end.as_ref().map(|(split, ..)| *split);
+        for split in 0..self.splits.len() {
+            let time = if feeding == Some(split) { Duration::ZERO } else { self.idleness.idle_for(split) };
+            splits.idle_for(split, time);
+        }
     }
 }
 
@@ -222,15 +267,18 @@ impl<T> Head for SourceHead<T> {
             let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
             return Ok(self.passed(flow, context));
         }
-        if self.fetch()? {
+        let fetched = self.fetch()?;
+        // Behind the fetch, so that a split whose batch was just taken is not idle.
+        self.look_for_idle(context);
+        if fetched {
             return self.feed(context);
         }
         if !self.done && !self.last && self.splits.iter().all(|split| split.ended) {
             self.done = true;
             context.push_effect(Effect::SourceDone(context.subtask()));
-            // The final watermark: others that go on need not wait for this one, and what is left of timers fires.
-            let flow = self.chain.offer(Frame::Watermark(Timestamp::MAX), context)?;
-            return Ok(self.passed(flow, context));
+            // Others that go on need not wait for this one.
+            self.due.push_back(Mark::Watermark(Timestamp::MAX));
+            return self.pass_due(context);
         }
         Ok(match self.chain.flush(context)? {
             Flow::Ready => Polled::Idle,
@@ -241,13 +289,17 @@ impl<T> Head for SourceHead<T> {
     fn resume(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
         let flow = self.chain.resume(context)?;
         let polled = self.passed(flow, context);
-        if polled == Polled::Worked && self.batch_end.is_some() {
-            return self.feed(context);
+        match polled {
+            Polled::Worked if self.batch_end.is_some() => self.feed(context),
+            Polled::Worked => self.pass_due(context),
+            polled => Ok(polled),
         }
-        Ok(polled)
     }
 
     fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
         self.chain.encode_slice(entries, context)
     }
 }
+
+#[cfg(test)]
+mod tests;

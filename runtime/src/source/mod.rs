@@ -6,12 +6,16 @@
 
 mod fetch;
 mod head;
+mod idleness;
 
 pub use self::fetch::{Fetch, Fetcher, Fetching};
 pub use self::head::SourceHead;
+pub(crate) use self::idleness::idleness;
+pub use self::idleness::{IdleWatch, Idleness};
 use crate::error::BoxError;
 pub use crate::position::{Position, SplitId};
 use crate::record::Record;
+use crate::time::Timestamp;
 
 /// A factory of readers. Opened by `start`, once per attempt.
 ///
@@ -34,7 +38,8 @@ pub trait Source: Send + Sync + 'static {
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<Self::Out>>, BoxError>;
 
     /// How many splits of one subtask are read at the same time, in the order of their names; the others wait until one of
-    /// them has ended. All by default; a source of many finite splits (files) keeps few open.
+    /// them has ended. All by default; a source of many finite splits (files) keeps few open. A split that waits for its turn
+    /// holds the watermark back like any other that has had no record yet.
     fn concurrent_splits(&self) -> usize {
         usize::MAX
     }
@@ -112,4 +117,6 @@ pub struct SplitStart {
     pub from: Option<Position>,
     /// Whether it had ended at that position.
     pub ended: bool,
+    /// Its watermarks at that position; see [`SplitPosition::watermarks`](crate::checkpoint::SplitPosition::watermarks).
+    pub watermarks: Vec<Timestamp>,
 }

@@ -118,6 +118,9 @@ pub trait Content: Default + 'static {
     /// About how many bytes a cell takes beside its key's place and what its value has on the heap.
     const CELL_BYTES: usize;
 
+    /// Says whether two elements are the same.
+    fn is_same(left: &Self::Element, right: &Self::Element) -> bool;
+
     /// Any stamp of the key, so that its memory is read.
     #[doc(hidden)]
     fn peek(&self) -> u64;
@@ -178,6 +181,10 @@ impl<V: 'static> Content for Single<V> {
     }
 
     const CELL_BYTES: usize = 0;
+
+    fn is_same((): &(), (): &()) -> bool {
+        true
+    }
 
     #[inline]
     fn peek(&self) -> u64 {
@@ -281,6 +288,10 @@ impl<E: Element, V: 'static> Content for Cells<E, V> {
 
     // Nodes of a B-tree are about two thirds full.
     const CELL_BYTES: usize = (size_of::<E>() + size_of::<Cell<V>>()) * 3 / 2;
+
+    fn is_same(left: &E, right: &E) -> bool {
+        left == right
+    }
 
     fn peek(&self) -> u64 {
         self.cells.first_key_value().map_or(0, |(_, cell)| cell.stamp.bits())

@@ -26,8 +26,10 @@ use crate::state::read::{StateRead, StateRows};
 use crate::state::store::StoreShare;
 
 mod residency;
+mod undo;
 
 use self::residency::Residency;
+use self::undo::Before;
 
 #[derive(Debug)]
 struct Slot<K, C> {
@@ -117,6 +119,8 @@ pub struct Table<K, C: Content, F = Plain> {
     graves: VecDeque<(Epoch, KeyList<Place<K, C>>)>,
     residency: Residency<K>,
     encoded: Mean,
+    /// What the call in work has changed; nothing where nothing is ever taken back.
+    before: Option<Vec<Before<Place<K, C>>>>,
 }
 
 /// How many bytes entries have, on average.
@@ -179,7 +183,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         let epoch = setup.restored.next();
         let (dirty, frozen, graves) = (KeyList::default(), VecDeque::new(), VecDeque::new());
         let residency = Residency::new(setup.groups.len(), setup.has_rows, setup.memory.join());
-        Self { setup, form, maps, epoch, dirty, frozen, graves, residency, encoded: Mean::default() }
+        Self { setup, form, maps, epoch, dirty, frozen, graves, residency, encoded: Mean::default(), before: None }
     }
 
     /// The state's number within its operator.
@@ -211,10 +215,15 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         if planted(Canary::ReadBeforeLog) && self.setup.has_rows {
             return Ok(());
         }
+        let (groups, key_groups) = (self.setup.groups.clone(), self.setup.key_groups);
+        let is_mine = |parsed: &EntryKey<'_>| {
+            let other = planted(Canary::OtherKeyGroup);
+            groups.contains(&if other { key_groups.group(crc32fast::hash(parsed.key)) } else { parsed.group })
+        };
         for stored in chunks.iter().flat_map(|chunk| entry::entries(chunk)) {
             let state = self.setup.state;
             let parsed = EntryKey::parse(stored.key).ok_or(LoadError::Key { state })?;
-            if parsed.state != state || !self.setup.groups.contains(&parsed.group) {
+            if parsed.state != state || !is_mine(&parsed) {
                 continue;
             }
             let key = K::read_key(parsed.key).ok_or(LoadError::Key { state })?;
@@ -246,7 +255,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     ) -> Result<&mut Option<C::Value>, StateError> {
         let index = self.index(hash);
         let epoch = self.epoch;
-        let Self { setup, form, maps, dirty, frozen, residency, .. } = self;
+        let Self { setup, form, maps, dirty, frozen, residency, before, .. } = self;
         let Some(map) = maps.get_mut(index) else {
             return Err(StateError::NotMine { hash });
         };
@@ -262,6 +271,19 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             residency.cells += 1;
         }
         let cell = slot.content.touch(element);
+        if let Some(before) = before
+            && !before
+                .iter()
+                .any(|noted| noted.hash == hash && noted.place.0 == slot.key && C::is_same(&noted.place.1, element))
+        {
+            let mut written = Vec::new();
+            let value =
+                cell.value.as_ref().map(|value| form.encode(value, &mut written)).transpose()?.map(|()| written);
+            // What is copied on this write is in its delta, and must not be put there again.
+            let is_frozen = frozen.iter().any(|frozen| frozen.epoch == cell.stamp.epoch());
+            let stamp = if is_frozen { cell.stamp.encoded() } else { cell.stamp };
+            before.push(Before { hash, place: (slot.key.clone(), element.clone()), value, stamp });
+        }
         if cell.stamp != Stamp::new(epoch) {
             let place = Written { state: setup.state, group: group_at(setup, index), key: &slot.key, element };
             copy_on_write::<K, C, F>(&place, cell, form, frozen)?;

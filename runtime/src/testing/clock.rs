@@ -13,6 +13,11 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
+    /// Makes a clock that stands at this time; the default one stands at the Unix epoch.
+    pub fn at(now: Timestamp) -> Self {
+        Self { now: Arc::new(AtomicI64::new(now.as_micros())) }
+    }
+
     /// Moves the clock on.
     pub fn advance(&self, by: Duration) {
         self.set(self.now().saturating_add(by));

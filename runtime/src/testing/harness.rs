@@ -3,7 +3,12 @@
 //! The same records go through record by record, as one frame, through channels of one frame, over several subtasks, and
 //! with the state written to a store and read back by fresh copies of the operators after every record. All must
 //! give the same results: an operator that keeps something in a field, or whose state does not survive its encoding, fails here.
+//!
+//! **Event time.** [`check_at`] gives records a time, and an `event_time` of yours makes watermarks of it. A watermark goes out
+//! behind a frame, so which records are *late* depends on how the script is cut, as it does in production. A script that has
+//! late records says its watermarks itself: [`check_steps`] cuts only behind them. The harness's clock begins in the year 2100.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -15,61 +20,11 @@ use serde::de::DeserializeOwned;
 use crate::codec;
 use crate::error::BoxError;
 use crate::graph::Graph;
-use crate::position::{Position, SplitId};
-use crate::record::Record;
 use crate::sink::{Encoder, IntoSink, SinkSpec};
-use crate::source::{Batch, Polled, Reader, Source};
+use crate::testing::script::{ScriptSource, Step};
 use crate::testing::simulation::{SimConfig, SimFailure, simulate};
 use crate::testing::{Outside, SimSink};
 use crate::time::Timestamp;
-
-/// The scripted input of a [`check`]: a source of one split.
-#[derive(Clone, Debug)]
-pub struct ScriptSource<T> {
-    records: Arc<Vec<(T, Timestamp)>>,
-    /// Records per batch.
-    batch: usize,
-    /// Records that are read before the job is stopped and started again.
-    per_life: usize,
-}
-
-impl<T: Clone + Send + Sync + 'static> Source for ScriptSource<T> {
-    type Out = T;
-
-    fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
-        Ok(vec![SplitId::new("script")])
-    }
-
-    fn reader(&self, _split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {
-        let next = from.and_then(Position::as_u64).unwrap_or(0);
-        Ok(Box::new(ScriptReader { source: self.clone(), next: usize::try_from(next)?, left: self.per_life }))
-    }
-}
-
-struct ScriptReader<T> {
-    source: ScriptSource<T>,
-    next: usize,
-    left: usize,
-}
-
-impl<T: Clone + Send + Sync + 'static> Reader<T> for ScriptReader<T> {
-    fn poll(&mut self, batch: &mut Batch<T>, limit: usize) -> Result<Polled, BoxError> {
-        let records = &self.source.records;
-        let count = self.source.batch.min(limit).min(self.left).min(records.len() - self.next);
-        let taken = records.iter().skip(self.next).take(count);
-        batch.records.extend(taken.map(|(value, time)| Record::at(value.clone(), *time)));
-        self.next += count;
-        self.left -= count;
-        batch.end = Position::from_u64(self.next as u64);
-        Ok(if self.next == records.len() {
-            Polled::End
-        } else if count == 0 {
-            Polled::Idle
-        } else {
-            Polled::More
-        })
-    }
-}
 
 /// The results of a [`check`].
 #[derive(Clone, Debug)]
@@ -142,12 +97,29 @@ struct Cut {
     channel_frames: usize,
     parallelism: u16,
     ordered: bool,
+    warm_up: u32,
 }
 
 /// How a script is cut; the first gives the results that the others are compared with.
 const CUTS: [Cut; 5] = [
-    Cut { name: "record by record", batch: 1, per_life: usize::MAX, channel_frames: 16, parallelism: 1, ordered: true },
-    Cut { name: "as one frame", batch: 256, per_life: usize::MAX, channel_frames: 16, parallelism: 1, ordered: true },
+    Cut {
+        name: "record by record",
+        batch: 1,
+        per_life: usize::MAX,
+        channel_frames: 16,
+        parallelism: 1,
+        ordered: true,
+        warm_up: 0,
+    },
+    Cut {
+        name: "as one frame",
+        batch: 256,
+        per_life: usize::MAX,
+        channel_frames: 16,
+        parallelism: 1,
+        ordered: true,
+        warm_up: 0,
+    },
     Cut {
         name: "an output of one frame",
         batch: 3,
@@ -155,6 +127,7 @@ const CUTS: [Cut; 5] = [
         channel_frames: 1,
         parallelism: 1,
         ordered: true,
+        warm_up: 0,
     },
     Cut {
         name: "restored after every record",
@@ -163,8 +136,17 @@ const CUTS: [Cut; 5] = [
         channel_frames: 16,
         parallelism: 1,
         ordered: true,
+        warm_up: 0,
     },
-    Cut { name: "three subtasks", batch: 2, per_life: 4, channel_frames: 2, parallelism: 3, ordered: false },
+    Cut {
+        name: "three subtasks",
+        batch: 2,
+        per_life: 4,
+        channel_frames: 2,
+        parallelism: 3,
+        ordered: false,
+        warm_up: 40,
+    },
 ];
 
 /// Runs `script` through the pipeline that `describe` builds between a source and a sink, and returns the results in order.
@@ -203,10 +185,48 @@ where
     In: Clone + Send + Sync + 'static,
     Out: Serialize + DeserializeOwned + 'static,
 {
-    let records = Arc::new(script.into_iter().collect::<Vec<_>>());
+    check_cut(script.into_iter().collect(), BTreeSet::new(), describe)
+}
+
+/// Like [`check`], with event times and watermarks: a watermark is in force for every record behind it, in every cut.
+///
+/// ```text
+/// check_steps([Record("a", at(5)), Watermark(at(7)), Record("late", at(6))], |source, sink| {
+///     let pipeline = Pipeline::new("test");
+///     let steps = pipeline.source("in", source).event_time_by(Step::time, Step::strategy());
+///     steps.flat_map(Step::into_record)…
+/// })
+/// ```
+///
+/// # Errors
+/// As [`check`].
+pub fn check_steps<In, Out>(
+    script: impl IntoIterator<Item = Step<In>>,
+    describe: impl Fn(ScriptSource<Step<In>>, ScriptSink<Out>) -> Graph,
+) -> Result<Vec<Out>, HarnessFailure>
+where
+    In: Clone + Send + Sync + 'static,
+    Out: Serialize + DeserializeOwned + 'static,
+{
+    let script: Vec<_> = script.into_iter().collect();
+    let marks = script.iter().enumerate().filter(|(_, step)| matches!(step, Step::Watermark(_)));
+    let cuts = marks.map(|(index, _)| index).collect();
+    check_cut(script.into_iter().map(|step| (step, Timestamp::MIN)).collect(), cuts, describe)
+}
+
+fn check_cut<In, Out>(
+    script: Vec<(In, Timestamp)>,
+    cuts: BTreeSet<usize>,
+    describe: impl Fn(ScriptSource<In>, ScriptSink<Out>) -> Graph,
+) -> Result<Vec<Out>, HarnessFailure>
+where
+    In: Clone + Send + Sync + 'static,
+    Out: Serialize + DeserializeOwned + 'static,
+{
+    let script = ScriptSource { records: Arc::new(script), cuts: Arc::new(cuts), ..ScriptSource::default() };
     let mut expected: Option<Vec<Vec<u8>>> = None;
     for cut in CUTS {
-        let mut rows = run(&cut, &records, &describe)?;
+        let mut rows = run(&cut, &script, &describe)?;
         let Some(expected) = &expected else {
             expected = Some(rows);
             continue;
@@ -227,12 +247,13 @@ where
 
 fn run<In, Out>(
     cut: &Cut,
-    records: &Arc<Vec<(In, Timestamp)>>,
+    script: &ScriptSource<In>,
     describe: &impl Fn(ScriptSource<In>, ScriptSink<Out>) -> Graph,
 ) -> Result<Vec<Vec<u8>>, HarnessFailure> {
     let outside = Outside::default();
     let pipeline = || {
-        let source = ScriptSource { records: Arc::clone(records), batch: cut.batch, per_life: cut.per_life };
+        let (batch, per_life, warm_up) = (cut.batch, cut.per_life, cut.warm_up);
+        let source = ScriptSource { batch, per_life, warm_up, ..script.clone() };
         describe(source, ScriptSink { outside: outside.clone(), record: PhantomData })
     };
     let mut config = SimConfig::calm(1);
@@ -240,7 +261,8 @@ fn run<In, Out>(
     config.channel_frames = cut.channel_frames;
     config.job.epoch_interval = Duration::from_millis(2);
     config.job.restart = crate::job::RestartPolicy::never();
-    config.stop_after = (cut.per_life < usize::MAX).then_some(Duration::from_millis(10));
+    let life = if cut.warm_up > 0 { 30 } else { 10 };
+    config.stop_after = (cut.per_life < usize::MAX).then_some(Duration::from_millis(life));
     match simulate(&config, &pipeline) {
         Ok(_) => Ok(outside.rows()),
         Err(failure) => Err(HarnessFailure::Failed { cut: cut.name, failure }),

@@ -3,13 +3,17 @@
 
 mod clock;
 mod harness;
+mod observe;
+mod script;
 mod scripted_time;
 pub mod sim_store;
 mod sim_world;
 mod simulation;
 
 pub use self::clock::ManualClock;
-pub use self::harness::{HarnessFailure, ScriptSink, ScriptSource, check, check_at};
+pub use self::harness::{HarnessFailure, ScriptSink, check, check_at, check_steps};
+pub use self::observe::{ObserveOf, Observed};
+pub use self::script::{ScriptSource, Step};
 pub use self::scripted_time::{ScriptedTime, Timing};
 pub use self::sim_world::{Numbered, Outside, SimSink, SimSource};
 pub use self::simulation::{SimConfig, SimFailure, SimReport, simulate};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::channel::Frame;
 use crate::checkpoint::StateDecl;
-use crate::graph::OperatorVertex;
+use crate::graph::{EventTimeDecl, OperatorVertex};
 use crate::operator::{AnyNode, Flow, Node, OpenContext, TaskContext, TaskError};
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -44,6 +44,10 @@ impl<T: Send + 'static> OperatorVertex for ScriptedTime<T> {
 
     fn states(&self) -> Vec<StateDecl> {
         Vec::new()
+    }
+
+    fn event_time(&self) -> Option<EventTimeDecl> {
+        Some(EventTimeDecl { idle_after: None })
     }
 
     fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {

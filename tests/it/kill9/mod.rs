@@ -199,7 +199,7 @@ impl Victim {
         let mut arguments = vec![format!("--seed={seed}"), format!("--records={records}")];
         if seed.is_multiple_of(2) {
             // A fraction of the keys: the others come and go.
-            arguments.push("--memory=1500".to_owned());
+            arguments.push("--memory=20000".to_owned());
         }
         arguments.extend(bug.map(|bug| format!("--bug={bug}")));
         let oracle = match workload {

@@ -2,6 +2,7 @@
 //!
 //! `make sim SEEDS=20000` sets `MILLSTREAM_SIM_SEEDS`; one failing seed is replayed with `MILLSTREAM_SIM_SEED=n`.
 
+mod event_time;
 mod processed;
 mod topology;
 
@@ -87,9 +88,15 @@ fn run_built_in(seed: u64) -> Result<SimReport, String> {
     let (topology, outsides) = Topology::draw(seed, 0.05);
     let config = config(seed, topology.keys());
     let report = simulate(&config, &|| topology.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    if let Some(text) = topology.violation() {
+        return Err(format!("event time, {text}"));
+    }
     let (twin, expected) = Topology::draw(seed, 0.0);
     let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
     simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
+    if let Some(text) = twin.violation() {
+        return Err(format!("the twin: event time, {text}"));
+    }
     compare_all(&outsides, &expected).map_err(|text| format!("{text} of {topology:?}"))?;
     Ok(report)
 }

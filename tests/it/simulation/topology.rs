@@ -6,6 +6,8 @@ use millstream::runtime::testing::{Numbered, Outside, SimSink, SimSource};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::event_time::{EventTime, Reading};
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Map,
@@ -39,10 +41,11 @@ pub(super) struct Topology {
     again: Option<Keyed>,
     branch: bool,
     sink_faults: f64,
+    event_time: Option<EventTime>,
 }
 
 /// What flows: where it comes from, and a number.
-type Item = (Numbered, u64);
+pub(super) type Item = (Numbered, u64);
 
 impl Topology {
     /// Draws a pipeline and the places of its output.
@@ -71,6 +74,8 @@ impl Topology {
             again: rng.random_bool(0.4).then(|| keyed(&mut rng)),
             branch: rng.random_bool(0.3),
             sink_faults,
+            // Drawn apart, so that the same seed gives the same pipeline around it.
+            event_time: EventTime::draw(&mut ChaCha8Rng::seed_from_u64(seed ^ 0x71_3e)),
         };
         let sinks = if topology.branch { 2 } else { 1 };
         (topology, (0..sinks).map(|_| Outside::default()).collect())
@@ -87,7 +92,13 @@ impl Topology {
         for (index, lengths) in self.sources.iter().enumerate() {
             let first_split = index as u32 * 10;
             let source = SimSource { lengths: lengths.clone(), seed: self.seed ^ index as u64, first_split };
+            let timed = self.event_time.as_ref();
+            let source: Reading = timed.map_or(source.clone().into(), |event_time| event_time.source(source));
             let stream = pipeline.source(&format!("source-{index}"), source).map(|numbered| (numbered, 1)).erase();
+            let stream = match timed {
+                Some(event_time) => event_time.assign(stream, index),
+                None => stream,
+            };
             joined = Some(match joined {
                 Some(before) => before.union(stream),
                 None => stream,
@@ -96,6 +107,9 @@ impl Topology {
         let mut stream = joined.unwrap();
         for step in &self.steps {
             stream = apply(stream, *step);
+        }
+        if let Some(event_time) = &self.event_time {
+            stream = event_time.check(stream, "far");
         }
         if self.branch {
             let sink = self.sink(outsides, 1);
@@ -112,6 +126,11 @@ impl Topology {
         };
         counted.sink("out", self.sink(outsides, 0));
         pipeline.into()
+    }
+
+    /// What was not as it must be with the watermarks, if anything.
+    pub(super) fn violation(&self) -> Option<String> {
+        self.event_time.as_ref()?.violation()
     }
 
     fn sink(&self, outsides: &[Outside], index: usize) -> SimSink {

@@ -7,7 +7,7 @@ use crate::id::ExecutionMode;
 use crate::job::committer::CommitterOrder;
 use crate::job::error::{Ended, JobError};
 use crate::job::protocol::{Held, JobOrder};
-use crate::operator::SourceCommand;
+use crate::operator::{Ends, SourceCommand};
 use crate::time::Timestamp;
 
 impl JobMachine {
@@ -35,7 +35,7 @@ impl JobMachine {
         }
         if now >= self.barrier_at {
             if self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
-                self.send_barrier(false, now);
+                self.send_barrier(Ends::Epoch, now);
             } else if !self.skipped {
                 self.skipped = true;
                 self.status.skipped_triggers += 1;
@@ -50,7 +50,7 @@ impl JobMachine {
         if last.epoch.is_none() && self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
             last.epoch = Some(self.next_epoch);
             self.phase = Phase::Closing(last);
-            self.send_barrier(true, now);
+            self.send_barrier(if last.closing.is_some() { Ends::Input } else { Ends::Life }, now);
             self.orders.push(JobOrder::FlushSinks);
         }
         self.check_epoch(now);
@@ -112,13 +112,13 @@ impl JobMachine {
         }
     }
 
-    fn send_barrier(&mut self, last: bool, now: Timestamp) {
+    fn send_barrier(&mut self, ends: Ends, now: Timestamp) {
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
         self.skipped = false;
         self.coordinator.begin(epoch, now);
-        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last };
-        self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, last }));
+        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last: ends != Ends::Epoch };
+        self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, ends }));
         self.barrier_at = now.saturating_add(self.config.epoch_interval);
         self.orders.push(JobOrder::WakeAt(self.barrier_at));
     }

@@ -81,7 +81,7 @@ fn bundle(attempt: Attempt, epoch: u64) -> EpochBundle {
         if index == 0 || epoch % 3 == 1 {
             let split = SplitId::new(format!("split-{index}"));
             let position = Position::from_u64(epoch);
-            part.positions.push(SplitPosition { operator: SOURCE, split, position, ended: false });
+            part.positions.push(SplitPosition { operator: SOURCE, split, position, ended: false, watermarks: vec![] });
         }
         if !epoch.is_multiple_of(4) {
             let mut rows = RowsBuilder::default();

@@ -31,6 +31,8 @@ use crate::id::ShardId;
 const WRITTEN_FILE: &str = "WRITTEN.millstream";
 const INGEST_DIR: &str = "ingest";
 const MIB: usize = 1 << 20;
+/// What RocksDB adds to an operation in a batch, at most: its kind, the family and two lengths.
+const OP_BYTES: usize = 16;
 
 /// Keeps state in RocksDB: one database per pipeline and shard, in `<root>/<pipeline>/<shard>`.
 ///
@@ -163,7 +165,14 @@ impl RocksDbStore {
         options.create_if_missing(!written && create);
         options.create_missing_column_families(!written);
         let names = [rocksdb::DEFAULT_COLUMN_FAMILY_NAME].into_iter().chain(Space::ALL.map(Space::name));
-        let families = names.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+        let families = names.map(|name| {
+            let mut options = options.clone();
+            if name == Space::Log.name() {
+                // Deltas are deleted by the next fold: compressing them takes longer than they live.
+                options.set_compression_type(DBCompressionType::None);
+            }
+            ColumnFamilyDescriptor::new(name, options)
+        });
         let db = DB::open_cf_descriptors(&options, &directory, families)
             .map_err(|error| StoreError::new(open_kind(&error), "open the store", &directory, error))?;
         let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0) });
@@ -236,7 +245,9 @@ impl RocksDbStore {
 
     fn write_batch(&self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
         let action = "write a batch";
-        let mut native = rocksdb::WriteBatch::default();
+        // Known in advance: a batch of tens of MB that grows copies itself over and over.
+        let bytes = batch.bytes() + batch.ops.len() * OP_BYTES;
+        let mut native = rocksdb::WriteBatch::with_capacity_bytes(bytes);
         for op in batch.ops {
             match op {
                 WriteOp::Put { space, key, value } => native.put_cf(self.shared.family(space)?, key, value),

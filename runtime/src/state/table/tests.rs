@@ -164,3 +164,35 @@ fn a_tombstone_stays_until_the_rows_know_of_it_and_only_if_the_cell_stays_gone()
     sets.sweep(Epoch::new(3), 100);
     assert_eq!((cells(&sets), sets.graves.len()), (None, 0));
 }
+
+#[test]
+fn what_a_call_changed_is_taken_back_whatever_is_frozen() {
+    for frozen in [false, true] {
+        let mut table = table();
+        (0..4).for_each(|key| add(&mut table, key));
+        let mut deltas = Vec::new();
+        if frozen {
+            table.freeze(Epoch::new(1));
+        }
+        let before = content(&table);
+        table.note_changes();
+        add(&mut table, 1);
+        add(&mut table, 1);
+        add(&mut table, 9);
+        table.remove(2u32.key_hash(&mut Vec::new()), &2).unwrap();
+        table.take_back().unwrap();
+        assert_eq!(content(&table), before);
+
+        table.note_changes();
+        add(&mut table, 3);
+        table.keep();
+        table.freeze(Epoch::new(if frozen { 2 } else { 1 }));
+        while !table.frozen.is_empty() {
+            deltas.extend(table.encode_slice(1).unwrap().done);
+        }
+        assert_eq!(restored(deltas.iter().map(|(_, delta)| delta)), content(&table), "frozen: {frozen}");
+        if frozen {
+            assert_eq!(restored([&deltas[0].1]), before);
+        }
+    }
+}

@@ -590,6 +590,7 @@ impl<'a> Life<'a> {
             key_groups: self.config.key_groups,
             share: self.share.clone(),
             memory: self.memory.clone(),
+            clock: Arc::new(self.world.clock.clone()),
         };
         let failed = |error: String| Halt::Failure(SimFailure::Failed { error });
         let seed = self.plan.seed(spec).map_err(|error| failed(error.to_string()))?;

@@ -28,6 +28,7 @@ use crate::state::key_group::KeyGroups;
 use crate::state::log::LogLimits;
 use crate::testing::ManualClock;
 use crate::testing::sim_store::SimDisk;
+use crate::time::Timestamp;
 
 /// How one run is drawn.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub struct SimConfig {
     pub stops: u32,
     /// Most times that the disk is full for a while.
     pub full_disks: u32,
+    /// Virtual time when the run begins. By default the year 2100, so that event times of today are not ahead of it.
+    pub begins: Timestamp,
     /// Stops every life in good order after this time, and starts the next, until the input is used up.
     pub stop_after: Option<Duration>,
 }
@@ -81,6 +84,7 @@ impl SimConfig {
             failures: 0,
             stops: 0,
             full_disks: 0,
+            begins: BEGINS,
             stop_after: None,
         }
     }
@@ -155,6 +159,9 @@ impl fmt::Display for SimFailure {
 
 impl std::error::Error for SimFailure {}
 
+/// 2100-01-01T00:00:00Z.
+const BEGINS: Timestamp = Timestamp::from_millis(4_102_444_800_000);
+
 /// More steps than any run needs.
 const STEP_LIMIT: u64 = 3_000_000;
 
@@ -180,7 +187,7 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
     let mut world = World {
         rng: ChaCha8Rng::seed_from_u64(config.seed),
         report: SimReport { trace: 0xcbf2_9ce4_8422_2325, ..SimReport::default() },
-        clock: ManualClock::default(),
+        clock: ManualClock::at(config.begins),
         disk: SimDisk::new(),
         faults: Arc::new(SimFaults::new(config.seed ^ 0x5eed, config.crash_chance, config.crashes)),
         failures: config.failures,
