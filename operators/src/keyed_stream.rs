@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use millstream_runtime::channel::{HashFrame, Routing};
 use millstream_runtime::graph::WireOf;
-use millstream_runtime::state::key_group::{KeyGroups, StreamKey};
+use millstream_runtime::operator::OutputTag;
+use millstream_runtime::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
+use millstream_runtime::state::keyed::KeyedState;
 
 use crate::stream::Stream;
 
@@ -27,11 +29,58 @@ impl<K: StreamKey, T> Clone for KeySelector<K, T> {
     }
 }
 
+impl<K: StreamKey, T> KeySelector<K, T> {
+    /// Returns the hash of a record's key.
+    pub(crate) fn hash(&self, value: &T, scratch: &mut Vec<u8>) -> u32 {
+        match self {
+            Self::Owned(key) => key(value).borrow().key_hash(scratch),
+            Self::Borrowed(key) => key(value).key_hash(scratch),
+        }
+    }
+
+    /// Takes note that the state of a record's key is needed.
+    pub(crate) fn want(&self, value: &T, hash: u32, keyed: &mut KeyedState) {
+        match self {
+            Self::Owned(key) => keyed.want(hash, key(value).borrow()),
+            Self::Borrowed(key) => keyed.want(hash, key(value)),
+        }
+    }
+
+    /// Makes a record's key the one whose state is at hand.
+    pub(crate) fn enter(&self, value: &T, hash: u32, keyed: &mut KeyedState) {
+        match self {
+            Self::Owned(key) => keyed.set_key(hash, key(value).borrow()),
+            Self::Borrowed(key) => keyed.set_key(hash, key(value)),
+        }
+    }
+}
+
+/// What becomes of late records.
+pub(crate) enum LateRecords<T> {
+    /// They are dropped and counted.
+    Drop,
+    /// They go to a side output.
+    Side(OutputTag<T>),
+    /// They are taken like any other.
+    Accept,
+}
+
+impl<T> Clone for LateRecords<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Drop => Self::Drop,
+            Self::Side(tag) => Self::Side(tag.clone()),
+            Self::Accept => Self::Accept,
+        }
+    }
+}
+
 /// A stream whose records have a key: all records of one key meet in one subtask, in the order of their source.
 pub struct KeyedStream<K: StreamKey, T> {
     stream: Stream<T>,
     selector: KeySelector<K, T>,
     hash: HashFrame<T>,
+    late: LateRecords<T>,
 }
 
 impl<K: StreamKey, T> fmt::Debug for KeyedStream<K, T> {
@@ -43,13 +92,33 @@ impl<K: StreamKey, T> fmt::Debug for KeyedStream<K, T> {
 impl<K: StreamKey, T: Clone + Send + 'static> Clone for KeyedStream<K, T> {
     fn clone(&self) -> Self {
         let (stream, selector) = (self.stream.clone(), self.selector.clone());
-        Self { stream, selector, hash: Arc::clone(&self.hash) }
+        Self { stream, selector, hash: Arc::clone(&self.hash), late: self.late.clone() }
     }
 }
 
 impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     pub(crate) fn new(stream: Stream<T>, selector: KeySelector<K, T>, hash: HashFrame<T>) -> Self {
-        Self { stream, selector, hash }
+        Self { stream, selector, hash, late: LateRecords::Drop }
+    }
+
+    /// Sends late records of the operator that follows to a side output instead of dropping them; read it with
+    /// [`Stream::side`]. Only `process` has late records: those whose event time is not above the operator's watermark.
+    #[must_use]
+    pub fn late_to(mut self, tag: &OutputTag<T>) -> Self {
+        self.late = LateRecords::Side(tag.clone());
+        self
+    }
+
+    /// Lets the operator that follows take late records like any other. Timers that it registers at their times fire at once.
+    #[must_use]
+    pub fn accept_late(mut self) -> Self {
+        self.late = LateRecords::Accept;
+        self
+    }
+
+    /// What becomes of late records.
+    pub(crate) const fn late(&self) -> &LateRecords<T> {
+        &self.late
     }
 
     /// Takes the stream apart: the records, their key, and the wire that exchanges them by it.

@@ -11,11 +11,15 @@ mod keyed;
 mod keyed_stream;
 mod pipeline;
 pub mod prelude;
+pub mod state;
 mod stateless;
 mod stream;
 
+pub use millstream_runtime::operator::OutputTag;
+pub use millstream_runtime::timer::TimerKind;
 pub use millstream_runtime::watermark::WatermarkStrategy;
 
+pub use self::keyed::{CoProcess, Connected, KeyedProcess, OpenContext, ProcessContext};
 pub use self::keyed_stream::KeyedStream;
 pub use self::pipeline::Pipeline;
 pub use self::stateless::{Chain, Erased, Filter, FlatMap, FlatMapInto, Inspect, Map, Pull, TryMap};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millstream_runtime::graph::{
     BuildError, Exchange, OperatorOf, OperatorVertex, SinkOf, TeeFn, VertexId, VertexKind, WireOf,
 };
-use millstream_runtime::operator::{AnyNode, Node, OpenContext, Tee};
+use millstream_runtime::operator::{AnyNode, Node, OpenContext, OutputTag, Tee};
 use millstream_runtime::sink::IntoSink;
 
 use crate::pipeline::Shared;
@@ -22,6 +22,8 @@ use crate::stateless::{Chain, ChainOperator, Erased};
 pub struct Stream<T, C = Erased> {
     pub(crate) shared: Shared,
     from: VertexId,
+    /// Which side output of the vertex; nothing for the main one.
+    side: Option<u16>,
     exchange: Exchange,
     chain: C,
     labels: Vec<&'static str>,
@@ -38,9 +40,15 @@ impl<T, C> fmt::Debug for Stream<T, C> {
 impl<T: Send + 'static> Stream<T> {
     #[track_caller]
     pub(crate) fn of(shared: Shared, from: VertexId) -> Self {
+        Self::of_output(shared, (from, None))
+    }
+
+    #[track_caller]
+    fn of_output(shared: Shared, (from, side): (VertexId, Option<u16>)) -> Self {
         Self {
             shared,
             from,
+            side,
             exchange: Exchange::Forward,
             chain: Erased,
             labels: Vec::new(),
@@ -67,8 +75,49 @@ impl<T: Send + 'static> Stream<T> {
     /// Connects this stream to a vertex that is there.
     #[track_caller]
     pub(crate) fn connect(self, to: VertexId, wire: WireOf<T>) {
-        let Self { shared, from, exchange, .. } = self;
-        shared.change(|graph| graph.add_edge(from, to, exchange, Arc::new(wire)));
+        let Self { shared, from, side, exchange, .. } = self;
+        shared.change(|graph| graph.add_edge_of((from, side), to, exchange, Arc::new(wire)));
+    }
+
+    /// Goes on as a stream of another type after a mistake, which `start` returns. The vertex that it stands for does not exist.
+    #[track_caller]
+    pub(crate) fn broken<U: Send + 'static>(self, error: BuildError) -> Stream<U> {
+        let Self { shared, from, .. } = self;
+        shared.change(|graph| graph.add_error(error));
+        Stream::of(shared, from)
+    }
+
+    /// Connects this stream to a vertex that is there, over an exchange by key.
+    #[track_caller]
+    pub(crate) fn connect_by_key(mut self, to: VertexId, wire: WireOf<T>) {
+        self.exchange = Exchange::Hash;
+        self.connect(to, wire);
+    }
+
+    /// Returns a side output of the operator whose result this is: the records that it sent to `tag`. A tag of another operator is a
+    /// mistake that `start` returns. Records of a side output that nobody asks for are dropped and counted.
+    #[track_caller]
+    pub fn side<U: Send + 'static>(&self, tag: &OutputTag<U>) -> Stream<U> {
+        let at = Location::caller();
+        let from = self.from;
+        let side = self.shared.change(|graph| {
+            let side = match self.side {
+                None => graph.side(from, tag, at),
+                // A side output has none of its own.
+                Some(_) => Err(graph.unknown_tag(from, tag, at)),
+            };
+            let side = side.map_err(|error| graph.add_error(error)).ok()?;
+            if graph.take_side((from, side), at) { Some(side) } else { None }
+        });
+        Stream::of_output(self.shared.clone(), (from, side))
+    }
+
+    /// Puts an operator vertex of one's own behind this stream; it has to take `T` and send `U`, which nobody checks before the start.
+    /// Only for the test kit.
+    #[doc(hidden)]
+    #[track_caller]
+    pub fn through<U: Send + 'static>(self, vertex: Arc<dyn OperatorVertex>) -> Stream<U> {
+        self.then(None, VertexKind::Operator(vertex), Location::caller())
     }
 
     /// Adds a vertex behind this stream.
@@ -105,11 +154,11 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     /// Ends the run of stateless operators, so that the stream can be named `Stream<T>`.
     #[track_caller]
     pub fn erase(self) -> Stream<T> {
-        let Self { shared, from, exchange, chain, labels, at, .. } = self;
+        let Self { shared, from, side, exchange, chain, labels, at, .. } = self;
         if labels.is_empty() {
-            return Stream { exchange, ..Stream::of(shared, from) };
+            return Stream { exchange, ..Stream::of_output(shared, (from, side)) };
         }
-        let input = Stream::<C::In> { exchange, ..Stream::of(shared, from) };
+        let input = Stream::<C::In> { exchange, ..Stream::of_output(shared, (from, side)) };
         let make = move |_: &OpenContext| Ok(ChainOperator::new(&chain));
         let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless(labels.join(">"), make)));
         input.then(None, kind, at)
@@ -118,10 +167,10 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     /// Lets the run grow by one operator.
     #[track_caller]
     pub(crate) fn grow<U, D>(self, label: &'static str, grow: impl FnOnce(C) -> D) -> Stream<U, D> {
-        let Self { shared, from, exchange, chain, mut labels, at, .. } = self;
+        let Self { shared, from, side, exchange, chain, mut labels, at, .. } = self;
         let at = if labels.is_empty() { Location::caller() } else { at };
         labels.push(label);
-        Stream { shared, from, exchange, chain: grow(chain), labels, at, record: PhantomData }
+        Stream { shared, from, side, exchange, chain: grow(chain), labels, at, record: PhantomData }
     }
 
     /// Ends the stream in a sink. Output that waits for its delivery is kept under `name`.
@@ -174,8 +223,9 @@ impl<T: Clone + Send + 'static> Stream<T> {
 impl<T: Clone + Send + 'static> Clone for Stream<T> {
     fn clone(&self) -> Self {
         let tee: TeeFn = Arc::new(tee::<T>);
-        self.shared.change(|graph| graph.set_tee(self.from, tee));
-        Self { exchange: self.exchange, ..Self::of(self.shared.clone(), self.from) }
+        let output = (self.from, self.side);
+        self.shared.change(|graph| graph.set_tee_of(output, tee));
+        Self { exchange: self.exchange, ..Self::of_output(self.shared.clone(), output) }
     }
 }
 

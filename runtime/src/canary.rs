@@ -64,6 +64,14 @@ canaries! {
     SkippedLeavesOutput = "skipped-leaves-output",
     /// The outbox is delivered again without looking at the sink's token.
     TokenIgnored = "token-ignored",
+    /// The timers of the keys are restored and the queue is not.
+    TimerLostOnRestore = "timer-lost-on-restore",
+    /// A timer that has fired stays registered.
+    TimerFiredTwice = "timer-fired-twice",
+    /// Late records are dropped without a word.
+    LateDroppedUncounted = "late-dropped-uncounted",
+    /// A snapshot is taken behind the first records of the next epoch.
+    SnapshotAfterNextRecord = "snapshot-after-next-record",
 }
 
 #[cfg(feature = "canary")]

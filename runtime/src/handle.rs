@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::actor::{JobLink, StateView, SubtaskView, block_on, refuse_async};
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, JobError, JobStatus};
+use crate::operator::Dropped;
 
 /// A running job. Cheap to clone; all clones are the same job.
 ///
@@ -31,6 +32,9 @@ pub struct SubtaskStatus {
     pub records_in: u64,
     /// Whether it waits for room in an output.
     pub blocked: bool,
+    /// Records that its operators dropped on purpose since the attempt began, by operator and reason. Every operator that may
+    /// drop records is here, also with 0.
+    pub dropped: Vec<Dropped>,
     /// Records whose event time was too far ahead of the clock to pull the watermark, since the attempt began. They went on
     /// with their time; see `WatermarkStrategy::max_ahead`.
     pub refused_pulls: u64,
@@ -44,6 +48,7 @@ impl From<SubtaskView> for SubtaskStatus {
             task,
             records_in: control.records_in(),
             blocked: control.is_blocked(),
+            dropped: control.dropped(),
             refused_pulls: control.refused_pulls(),
         }
     }

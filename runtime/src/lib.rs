@@ -25,4 +25,5 @@ pub mod task;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod time;
+pub mod timer;
 pub mod watermark;

@@ -81,7 +81,7 @@ impl OperatorVertex for Marks {
         "marks"
     }
 
-    fn states(&self) -> Vec<(String, u32)> {
+    fn states(&self) -> Vec<millstream::runtime::checkpoint::StateDecl> {
         Vec::new()
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millstream::runtime::checkpoint::{
-    Delivered, EpochBundle, OperatorDecl, OperatorKind, OutboxPart, Part, SplitPosition,
+    Delivered, EpochBundle, OperatorDecl, OperatorKind, OutboxPart, Part, SplitPosition, StateDecl,
 };
 use millstream::runtime::fault::NoFaults;
 use millstream::runtime::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
@@ -39,7 +39,7 @@ fn declared() -> [OperatorDecl; 3] {
     let declare = |name: &str, kind, states| OperatorDecl { name: name.to_owned(), kind, states };
     [
         declare("lines", OperatorKind::Source, vec![]),
-        declare("counts", OperatorKind::Stateful, vec![("value".to_owned(), 1)]),
+        declare("counts", OperatorKind::Stateful, vec![StateDecl::value("value", 1)]),
         declare("out", OperatorKind::Sink, vec![]),
     ]
 }

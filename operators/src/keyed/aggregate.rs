@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 use std::panic::Location;
 use std::sync::Arc;
 
+use millstream_runtime::checkpoint::StateDecl;
 use millstream_runtime::graph::{OperatorOf, VertexKind};
 use millstream_runtime::operator::OpenContext;
 use millstream_runtime::state::StateValue;
@@ -85,7 +86,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     {
         let (stream, selector, wire) = self.into_parts();
         let make = move |open: &OpenContext| Update::open(open, selector.clone(), step.clone());
-        let operator = OperatorOf::stateful(label, update::STATE, update::VERSION, make);
+        let operator = OperatorOf::stateful(label, vec![StateDecl::value(update::STATE, update::VERSION)], make);
         stream.then_by(Some(name), VertexKind::Operator(Arc::new(operator)), Location::caller(), Some(wire))
     }
 }

@@ -15,8 +15,6 @@ use crate::keyed_stream::KeySelector;
 pub(super) const STATE: &str = "value";
 /// Its version.
 pub(super) const VERSION: u32 = 1;
-/// Its number, by the store's name table: the first of its operator.
-const NUMBER: u16 = 0;
 
 /// Changes the key's value by each record and sends the new value.
 pub(super) struct Update<K: StreamKey, T, S: StateValue, F> {
@@ -35,7 +33,7 @@ impl<K: StreamKey, T, S: StateValue, F> Update<K, T, S, F> {
     /// Makes the operator of one subtask and restores its state. `step` changes the value, which is absent for a new key,
     /// and returns what goes out.
     pub(super) fn open(open: &OpenContext, selector: KeySelector<K, T>, step: F) -> Result<Self, BoxError> {
-        let mut table = Table::new(open.table(NUMBER));
+        let mut table = Table::new(open.table(open.number_of(STATE)?));
         if let Some(chunks) = &open.state {
             table.load(chunks)?;
         }

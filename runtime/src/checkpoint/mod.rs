@@ -13,5 +13,8 @@ pub use self::barrier::Barrier;
 pub use self::coordinator::{EpochCoordinator, Reported};
 pub use self::frame::{FORMAT, FrameError};
 pub use self::manifest::{Chunks, FoldedState, Manifest, OutboxRef, PositionRows};
-pub use self::names::{NameError, NameTable, OperatorDecl, OperatorEntry, OperatorKind, StateEntry};
+pub use self::names::{
+    FIRST_RESERVED_STATE, NameError, NameTable, OperatorDecl, OperatorEntry, OperatorKind, StateDecl, StateEntry,
+    StateKind,
+};
 pub use self::part::{Closing, Delivered, Delta, EpochBundle, OutboxPart, Part, SplitPosition};

@@ -35,8 +35,58 @@ pub struct OperatorDecl {
     pub name: String,
     /// What it keeps.
     pub kind: OperatorKind,
-    /// Name and version of each of its states.
-    pub states: Vec<(String, u32)>,
+    /// Its states.
+    pub states: Vec<StateDecl>,
+}
+
+/// The shape of a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StateKind {
+    /// One value per key.
+    #[default]
+    Value,
+    /// A list per key.
+    List,
+    /// A map per key.
+    Map,
+}
+
+impl StateKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_value(&self) -> bool {
+        *self == Self::Value
+    }
+}
+
+impl std::fmt::Display for StateKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Value => "a value",
+            Self::List => "a list",
+            Self::Map => "a map",
+        })
+    }
+}
+
+/// A state as an operator declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDecl {
+    /// Its name, unique in the operator.
+    pub name: String,
+    /// The version of its type.
+    pub version: u32,
+    /// Its shape.
+    pub kind: StateKind,
+    /// Whether it reads what older versions wrote.
+    pub migrates: bool,
+}
+
+impl StateDecl {
+    /// Declares one value per key, which reads only its own version.
+    pub fn value(name: impl Into<String>, version: u32) -> Self {
+        Self { name: name.into(), version, kind: StateKind::Value, migrates: false }
+    }
 }
 
 /// A state as the store knows it.
@@ -46,9 +96,15 @@ pub struct StateEntry {
     pub number: u16,
     /// Its name.
     pub name: String,
-    /// The version that wrote it.
+    /// The newest version that wrote it. Elements that were not changed since may be of an older one; they say so themselves.
     pub version: u32,
+    /// Its shape. Absent in older stores, which had only values.
+    #[serde(default, skip_serializing_if = "StateKind::is_value")]
+    pub kind: StateKind,
 }
+
+/// Numbers from here on are given to no name: timers and the like.
+pub const FIRST_RESERVED_STATE: u16 = 0xFFE0;
 
 /// An operator as the store knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,13 +127,14 @@ impl OperatorEntry {
 
     fn adopt(&mut self, declared: &OperatorDecl) -> Result<(), NameError> {
         self.kind = declared.kind;
-        for (name, version) in &declared.states {
+        for StateDecl { name, version, kind, .. } in &declared.states {
             if let Some(state) = self.states.iter_mut().find(|state| state.name == *name) {
-                state.version = *version;
+                (state.version, state.kind) = (*version, *kind);
                 continue;
             }
-            let number = u16::try_from(self.states.len()).map_err(|_| NameError::TooMany)?;
-            self.states.push(StateEntry { number, name: name.clone(), version: *version });
+            let number = u16::try_from(self.states.len()).ok().filter(|number| *number < FIRST_RESERVED_STATE);
+            let number = number.ok_or(NameError::TooMany)?;
+            self.states.push(StateEntry { number, name: name.clone(), version: *version, kind: *kind });
         }
         Ok(())
     }
@@ -89,13 +146,17 @@ impl OperatorEntry {
             return Err(NameError::Kind { operator: operator(), stored: self.kind, declared: declared.kind });
         }
         for state in &self.states {
-            let Some((_, version)) = declared.states.iter().find(|(name, _)| *name == state.name) else {
-                let declared = listed(declared.states.iter().map(|(name, _)| name));
+            let Some(now) = declared.states.iter().find(|declared| declared.name == state.name) else {
+                let declared = listed(declared.states.iter().map(|state| &state.name));
                 return Err(NameError::StateMissing { operator: operator(), state: state.name.clone(), declared });
             };
-            if *version != state.version {
+            if now.kind != state.kind {
+                let (state, stored) = (state.name.clone(), state.kind);
+                return Err(NameError::StateKind { operator: operator(), state, stored, declared: now.kind });
+            }
+            if now.version < state.version || (now.version > state.version && !now.migrates) {
                 let (state, stored) = (state.name.clone(), state.version);
-                return Err(NameError::Version { operator: operator(), state, stored, declared: *version });
+                return Err(NameError::Version { operator: operator(), state, stored, declared: now.version });
             }
         }
         Ok(())
@@ -229,10 +290,24 @@ pub enum NameError {
         /// All that it declares.
         declared: String,
     },
-    /// A state was written by another version of its type.
+    /// A state has another shape now.
+    #[error(
+        "state {state} of operator {operator} was {stored} and is {declared} now; give the new state a name of its own"
+    )]
+    StateKind {
+        /// The operator.
+        operator: String,
+        /// The state.
+        state: String,
+        /// What the store knows.
+        stored: StateKind,
+        /// What the pipeline says.
+        declared: StateKind,
+    },
+    /// A state was written by a newer version of its type, or by an older one that the pipeline does not migrate.
     #[error(
         "state {state} of operator {operator} was written by version {stored}, the pipeline declares {declared}; go back \
-         to version {stored}, or give the state's operator a new name to start it empty"
+         to version {stored}, migrate an older one, or give the state's operator a new name to start it empty"
     )]
     Version {
         /// The operator.
@@ -260,7 +335,7 @@ mod tests {
     use super::*;
 
     fn decl(name: &str, kind: OperatorKind, states: &[(&str, u32)]) -> OperatorDecl {
-        let states = states.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+        let states = states.iter().map(|(name, version)| StateDecl::value(*name, *version)).collect();
         OperatorDecl { name: name.to_owned(), kind, states }
     }
 
@@ -300,6 +375,16 @@ mod tests {
             let error = known.table.register(&declared, &used).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
+        let changed = |change: fn(&mut StateDecl)| {
+            let mut declared = a(Stateful, &[("s", 3)]);
+            declared[0].states.iter_mut().for_each(change);
+            known.table.register(&declared, &used)
+        };
+        assert_eq!(changed(|state| state.migrates = true).unwrap().table.named("a").unwrap().states[0].version, 3);
+        let newer = changed(|state| (state.migrates, state.version) = (true, 1)).unwrap_err();
+        assert!(matches!(newer, NameError::Version { stored: 2, declared: 1, .. }));
+        let list = changed(|state| state.kind = StateKind::List).unwrap_err().to_string();
+        assert!(list.contains("was a value and is a list now"), "{list}");
         known.table.register(&a(Sink, &[("s", 3)]), &BTreeSet::new()).unwrap();
         known.table.register(&fits[..1], &used).unwrap();
     }

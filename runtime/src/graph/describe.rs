@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::graph::{Graph, VertexId, VertexKind};
+use crate::graph::{Edge, Graph, VertexId, VertexKind};
 
 impl Graph {
     /// Describes the pipeline, one line per vertex, in the order of its description.
@@ -11,7 +11,8 @@ impl Graph {
         for (index, vertex) in self.vertices.iter().enumerate() {
             let inputs = self.inputs(VertexId(index)).map(|(_, edge)| {
                 let from = self.vertex(edge.from).map_or("?", |vertex| vertex.name.as_str());
-                format!("{from} ({})", edge.exchange)
+                let side = self.side_name(edge).map_or_else(String::new, |side| format!("/{side}"));
+                format!("{from}{side} ({})", edge.exchange)
             });
             let inputs: Vec<_> = inputs.collect();
             let _ = write!(text, "  {} {}", vertex.kind.label(), vertex.name);
@@ -19,8 +20,8 @@ impl Graph {
                 let _ = write!(text, " <- {}", inputs.join(", "));
             }
             if let VertexKind::Operator(operator) = &vertex.kind {
-                for (state, version) in operator.states() {
-                    let _ = write!(text, " [state {state} v{version}]");
+                for state in operator.states() {
+                    let _ = write!(text, " [state {} v{}]", state.name, state.version);
                 }
             }
             text.push('\n');
@@ -41,11 +42,18 @@ impl Graph {
             let _ = writeln!(dot, "  n{index} [shape={shape}, label={label}];");
         }
         for edge in &self.edges {
-            let label = quote(&edge.exchange.to_string());
+            let side = self.side_name(edge).map_or_else(String::new, |side| format!("{side}\n"));
+            let label = quote(&format!("{side}{}", edge.exchange));
             let _ = writeln!(dot, "  n{} -> n{} [label={label}];", edge.from.0, edge.to.0);
         }
         dot.push_str("}\n");
         dot
+    }
+
+    fn side_name(&self, edge: &Edge) -> Option<String> {
+        let VertexKind::Operator(operator) = &self.vertex(edge.from)?.kind else { return None };
+        let sides = operator.sides();
+        Some(sides.get(usize::from(edge.side?))?.name().to_owned())
     }
 }
 

@@ -38,6 +38,8 @@ impl fmt::Display for Exchange {
 #[derive(Clone)]
 pub struct Edge {
     pub(crate) from: super::VertexId,
+    /// Which side output it reads; nothing for the main output.
+    pub(crate) side: Option<u16>,
     pub(crate) to: super::VertexId,
     pub(crate) exchange: Exchange,
     pub(crate) wire: Arc<dyn Wire>,

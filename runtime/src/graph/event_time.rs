@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::checkpoint::StateDecl;
 use crate::graph::OperatorVertex;
 use crate::operator::{AnyNode, EventTime, Node, OpenContext, TaskError};
 use crate::time::Timestamp;
@@ -35,7 +36,7 @@ where
         "event_time"
     }
 
-    fn states(&self) -> Vec<(String, u32)> {
+    fn states(&self) -> Vec<StateDecl> {
         // A split's watermark is saved with its position.
         Vec::new()
     }

@@ -8,6 +8,7 @@ mod event_time;
 mod node;
 mod validate;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use self::node::{
     OperatorOf, OperatorVertex, SinkOf, SinkVertex, SourceOf, SourceVertex, TeeFn, Vertex, VertexKind,
 };
 pub use self::validate::{BuildError, BuildErrors};
+use crate::operator::OutputTag;
 
 /// Any value that may go to another thread, without its type.
 pub type AnySend = Box<dyn std::any::Any + Send>;
@@ -66,19 +68,82 @@ impl Graph {
     pub fn add_vertex(&mut self, name: Option<&str>, kind: VertexKind, at: &'static Location<'static>) -> VertexId {
         let id = VertexId(self.vertices.len());
         let name = name.map_or_else(|| format!("{}-{}", kind.label(), id.0), str::to_owned);
-        self.vertices.push(Vertex { name, kind, at, tee: None });
+        self.vertices.push(Vertex { name, kind, at, tees: BTreeMap::new(), taken: BTreeSet::new() });
         id
     }
 
     /// Adds an edge.
     pub fn add_edge(&mut self, from: VertexId, to: VertexId, exchange: Exchange, wire: Arc<dyn Wire>) {
-        self.edges.push(Edge { from, to, exchange, wire });
+        self.add_edge_of((from, None), to, exchange, wire);
     }
 
-    /// Lets several edges leave a vertex: says how a record is copied.
+    /// Adds an edge that reads one output of a vertex: a side output by its number, or the main one.
+    pub fn add_edge_of(
+        &mut self,
+        (from, side): (VertexId, Option<u16>),
+        to: VertexId,
+        exchange: Exchange,
+        wire: Arc<dyn Wire>,
+    ) {
+        self.edges.push(Edge { from, side, to, exchange, wire });
+    }
+
+    /// Lets several edges leave a vertex: says how a record of its main output is copied.
     pub fn set_tee(&mut self, vertex: VertexId, tee: TeeFn) {
+        self.set_tee_of((vertex, None), tee);
+    }
+
+    /// Lets several edges read one output of a vertex.
+    pub fn set_tee_of(&mut self, (vertex, side): (VertexId, Option<u16>), tee: TeeFn) {
         if let Some(vertex) = self.vertices.get_mut(vertex.0) {
-            vertex.tee = Some(tee);
+            vertex.tees.insert(side, tee);
+        }
+    }
+
+    /// Takes note that a side output of a vertex was asked for; says whether that is so for the first time, and notes a mistake
+    /// otherwise.
+    pub fn take_side(&mut self, (vertex, side): (VertexId, u16), at: &'static Location<'static>) -> bool {
+        let Some(found) = self.vertices.get_mut(vertex.0) else { return false };
+        let first = found.taken.insert(side);
+        if !first {
+            let name = match &found.kind {
+                VertexKind::Operator(operator) => {
+                    operator.sides().get(usize::from(side)).map(|side| side.name().to_owned())
+                }
+                _ => None,
+            };
+            let operator = found.name.clone();
+            let (tag, at) = (name.unwrap_or_default(), BuildError::place(at));
+            self.add_error(BuildError::TagTaken { tag, operator, at });
+        }
+        first
+    }
+
+    /// Finds a side output of a vertex, for a tag of it: its number.
+    ///
+    /// # Errors
+    /// [`BuildError::UnknownTag`] when the tag is not this vertex's; `at` is where it was asked for.
+    pub fn side<T: 'static>(
+        &self,
+        vertex: VertexId,
+        tag: &OutputTag<T>,
+        at: &'static Location<'static>,
+    ) -> Result<u16, BuildError> {
+        let found = self.vertex(vertex);
+        let sides = found.map(|vertex| match &vertex.kind {
+            VertexKind::Operator(operator) => operator.sides(),
+            _ => Vec::new(),
+        });
+        let position = sides.unwrap_or_default().iter().position(|side| side.is(tag));
+        position.and_then(|side| u16::try_from(side).ok()).ok_or_else(|| self.unknown_tag(vertex, tag, at))
+    }
+
+    /// The mistake of asking a vertex for a side output that it does not have.
+    pub fn unknown_tag<T>(&self, vertex: VertexId, tag: &OutputTag<T>, at: &'static Location<'static>) -> BuildError {
+        BuildError::UnknownTag {
+            tag: tag.name().to_owned(),
+            operator: self.vertex(vertex).map_or_else(String::new, |vertex| vertex.name.clone()),
+            at: BuildError::place(at),
         }
     }
 

@@ -1,13 +1,17 @@
 //! Vertices: sources, operators and sinks behind factories without a type.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
 use crate::channel::{QueueReceiver, queue};
+use crate::checkpoint::StateDecl;
 use crate::error::BoxError;
 use crate::graph::{AnySend, EventTimeDecl};
-use crate::operator::{AnyNode, Driver, Head, Node, OpenContext, Operator, SourceControl, TaskControl, TaskError};
+use crate::operator::{
+    AnyNode, Driver, Head, Node, OpenContext, Operator, SideDecl, SourceControl, Splitter, TaskControl, TaskError,
+};
 use crate::position::{Position, SplitId};
 use crate::sink::{DirectSink, OutboxSink, SinkContext, SinkSpec, TokenSinkFactory};
 use crate::source::{Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceHead, SplitStart};
@@ -20,7 +24,10 @@ pub struct Vertex {
     pub(crate) name: String,
     pub(crate) kind: VertexKind,
     pub(crate) at: &'static Location<'static>,
-    pub(crate) tee: Option<TeeFn>,
+    /// How several readers of one output, the main one or a side, are joined.
+    pub(crate) tees: BTreeMap<Option<u16>, TeeFn>,
+    /// Side outputs that were asked for.
+    pub(crate) taken: BTreeSet<u16>,
 }
 
 impl fmt::Debug for Vertex {
@@ -142,8 +149,25 @@ pub trait OperatorVertex: Send + Sync {
     /// What it is, for names and drawings: `map`, `reduce`.
     fn label(&self) -> &str;
 
-    /// Name and version of each state it keeps; none for a stateless one.
-    fn states(&self) -> Vec<(String, u32)>;
+    /// Each named state it keeps.
+    fn states(&self) -> Vec<StateDecl>;
+
+    /// Whether the store has to know of it: it keeps named states, timers, or other things per key.
+    fn is_stateful(&self) -> bool {
+        !self.states().is_empty()
+    }
+
+    /// Its side outputs, by number.
+    fn sides(&self) -> Vec<SideDecl> {
+        Vec::new()
+    }
+
+    /// Joins the readers of its main output and of its side outputs, as far as they are read; asked only of an operator with
+    /// side outputs. `at` is the operator's name and its subtask's control.
+    fn split(&self, main: AnyNode, sides: BTreeMap<u16, AnyNode>, at: (&str, &TaskControl)) -> Option<AnyNode> {
+        let _ = (main, sides, at);
+        None
+    }
 
     /// What it declares about event time; nothing if it assigns none.
     fn event_time(&self) -> Option<EventTimeDecl> {
@@ -157,10 +181,14 @@ pub trait OperatorVertex: Send + Sync {
     fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError>;
 }
 
+type Split = fn(AnyNode, BTreeMap<u16, AnyNode>, &[SideDecl], (&str, &TaskControl)) -> Option<AnyNode>;
+
 /// An operator made by a function, afresh for every subtask and attempt.
 pub struct OperatorOf<F> {
     label: String,
-    states: Vec<(String, u32)>,
+    states: Vec<StateDecl>,
+    stateful: bool,
+    sides: Option<(Vec<SideDecl>, Split)>,
     make: F,
 }
 
@@ -173,12 +201,19 @@ impl<F> fmt::Debug for OperatorOf<F> {
 impl<F> OperatorOf<F> {
     /// Makes a vertex of an operator that keeps no state.
     pub fn stateless(label: impl Into<String>, make: F) -> Self {
-        Self { label: label.into(), states: Vec::new(), make }
+        Self { label: label.into(), states: Vec::new(), stateful: false, sides: None, make }
     }
 
-    /// Makes a vertex of an operator that keeps one state per key.
-    pub fn stateful(label: impl Into<String>, state: &str, version: u32, make: F) -> Self {
-        Self { label: label.into(), states: vec![(state.to_owned(), version)], make }
+    /// Makes a vertex of an operator that keeps state per key.
+    pub fn stateful(label: impl Into<String>, states: Vec<StateDecl>, make: F) -> Self {
+        Self { label: label.into(), states, stateful: true, sides: None, make }
+    }
+
+    /// Gives it side outputs beside a main output of `T`: it sends [`Emitted`](crate::operator::Emitted) then.
+    #[must_use]
+    pub fn with_sides<T: 'static>(mut self, sides: Vec<SideDecl>) -> Self {
+        self.sides = Some((sides, Splitter::<T>::join));
+        self
     }
 }
 
@@ -191,8 +226,21 @@ where
         &self.label
     }
 
-    fn states(&self) -> Vec<(String, u32)> {
+    fn states(&self) -> Vec<StateDecl> {
         self.states.clone()
+    }
+
+    fn is_stateful(&self) -> bool {
+        self.stateful
+    }
+
+    fn sides(&self) -> Vec<SideDecl> {
+        self.sides.as_ref().map_or_else(Vec::new, |(sides, _)| sides.clone())
+    }
+
+    fn split(&self, main: AnyNode, sides: BTreeMap<u16, AnyNode>, at: (&str, &TaskControl)) -> Option<AnyNode> {
+        let (declared, split) = self.sides.as_ref()?;
+        split(main, sides, declared, at)
     }
 
     fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {

@@ -60,6 +60,40 @@ pub enum BuildError {
         /// Where.
         at: String,
     },
+    /// A side output was asked for that the operator does not have: the tag is another operator's, carries another type, or
+    /// the stream is no direct result of an operator with side outputs.
+    #[error(
+        "{operator:?} has no side output {tag:?} of this type, which is asked for at {at}; take it from the stream that the \
+         operator with the tag returns"
+    )]
+    UnknownTag {
+        /// The tag's name.
+        tag: String,
+        /// The operator.
+        operator: String,
+        /// Where it was asked for.
+        at: String,
+    },
+    /// A side output was asked for twice.
+    #[error("side output {tag:?} of {operator:?} is asked for again at {at}; clone the first stream instead")]
+    TagTaken {
+        /// The tag's name.
+        tag: String,
+        /// The operator.
+        operator: String,
+        /// Where it was asked for again.
+        at: String,
+    },
+    /// An operator's `open` failed while its states and side outputs were asked for.
+    #[error("operator {operator:?} at {at} cannot say what it keeps: {error}")]
+    Open {
+        /// The operator.
+        operator: String,
+        /// Where it was made.
+        at: String,
+        /// What `open` returned.
+        error: String,
+    },
     /// Splits are to be left out when they are idle, where nobody knows the splits.
     #[error(
         "the event time at {at} is assigned behind a union or an exchange, where nobody knows which splits are idle; \
@@ -147,7 +181,8 @@ impl Graph {
         if !self.vertices.iter().any(|vertex| matches!(vertex.kind, VertexKind::Sink(_))) {
             errors.push(BuildError::NoSink);
         }
-        let read: BTreeSet<VertexId> = self.edges.iter().map(|edge| edge.from).collect();
+        let read: BTreeSet<VertexId> =
+            self.edges.iter().filter(|edge| edge.side.is_none()).map(|edge| edge.from).collect();
         for (index, vertex) in self.vertices.iter().enumerate() {
             if !matches!(vertex.kind, VertexKind::Sink(_)) && !read.contains(&VertexId(index)) {
                 errors.push(BuildError::Unread { name: vertex.name.clone(), at: BuildError::place(vertex.at) });

@@ -46,6 +46,7 @@ impl Bench {
             closing: None,
             positions: Vec::new(),
             state: BTreeMap::new(),
+            states: BTreeMap::new(),
             outbox: BTreeMap::new(),
         };
         let attempt = Attempt::new(attempt);

@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::channel::Bell;
-use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition};
+use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
 use crate::operator::read::Waiting;
 use crate::operator::{ReadOrder, Splits, TaskControl};
 use crate::state::key_group::KeyGroups;
+use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
 use crate::state::store::StoreShare;
-use crate::state::{MemoryBudget, TableSetup};
+use crate::state::{MemoryBudget, TableSetup, UnknownState};
 use crate::time::{SharedClock, Timestamp};
 
 /// What a task machine wants its host to do.
@@ -50,6 +51,7 @@ pub struct TaskContext {
     effects: Vec<Effect>,
     /// When the first processing-time timer of the chain is due.
     wake_at: Option<Timestamp>,
+    over: bool,
     control: TaskControl,
     splits: Option<Splits>,
 }
@@ -68,6 +70,7 @@ impl TaskContext {
             open: VecDeque::new(),
             effects: Vec::new(),
             wake_at: None,
+            over: false,
             control: TaskControl::default(),
             splits: None,
         }
@@ -130,7 +133,15 @@ impl TaskContext {
     /// Asks for a mark of processing time as soon as the clock shows `at`, for timers. Asked again after every frame; the
     /// earliest wish counts, and the mark ends all of them.
     pub fn wake_at(&mut self, at: Timestamp) {
+        if self.over {
+            return;
+        }
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// The last barrier is in the chain: no mark of time may follow it.
+    pub(crate) fn end_time(&mut self) {
+        (self.over, self.wake_at) = (true, None);
     }
 
     /// When a mark of processing time is wanted.
@@ -248,15 +259,41 @@ pub struct OpenContext {
     /// Restored state of this operator that is not in the rows: chunks of [`crate::state::entry`], later entries win; of all
     /// key groups.
     pub state: Option<Arc<Vec<Vec<u8>>>>,
+    /// The operator's states with their numbers, by the store's name table.
+    pub states: Vec<StateEntry>,
     /// The numbers of its states that have rows.
     pub folded: BTreeSet<u16>,
     /// The memory that the states of the job may take.
     pub memory: MemoryBudget,
     /// The way to the rows.
     pub share: StoreShare,
+    /// The processing time.
+    pub clock: SharedClock,
+    /// Where the subtask's counters are.
+    pub control: TaskControl,
 }
 
 impl OpenContext {
+    /// Returns the number of one of the operator's states.
+    ///
+    /// # Errors
+    /// [`UnknownState`] for a state that was not declared: a bug of the operator.
+    pub fn number_of(&self, state: &str) -> Result<u16, UnknownState> {
+        let found = self.states.iter().find(|known| known.name == state);
+        found.map(|known| known.number).ok_or_else(|| UnknownState { state: state.to_owned() })
+    }
+
+    /// What the keyed state of a user's operator is made from.
+    pub fn keyed(&self) -> KeyedSetup {
+        KeyedSetup {
+            table: self.table(0),
+            folded: self.folded.clone(),
+            numbers: Some(self.states.clone()),
+            stored: self.state.clone(),
+            now: self.clock.now(),
+        }
+    }
+
     /// What a table of the operator's state with this number is made from.
     pub fn table(&self, state: u16) -> TableSetup {
         TableSetup {

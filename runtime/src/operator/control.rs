@@ -1,9 +1,11 @@
 //! How the job speaks to a task: flags and a short, bounded list of commands. Status is read from atomics.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::canary::{Canary, planted};
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
 
@@ -48,6 +50,58 @@ struct Shared {
     records_in: AtomicU64,
     blocked: AtomicBool,
     refused_pulls: AtomicU64,
+    /// One per operator and reason; grows only while the subtask is built.
+    dropped: Mutex<Vec<DropCounter>>,
+}
+
+/// Why a record is dropped on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Its event time was not above the operator's watermark.
+    Late,
+    /// It went to a side output that nothing reads.
+    UnreadSide,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Late => "late",
+            Self::UnreadSide => "unread side output",
+        })
+    }
+}
+
+/// How many records an operator dropped for one reason, in one subtask since its attempt began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The operator.
+    pub operator: Arc<str>,
+    /// Why.
+    pub reason: DropReason,
+    /// How many.
+    pub records: u64,
+}
+
+/// Counts what an operator drops for one reason. Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub struct DropCounter {
+    operator: Arc<str>,
+    reason: DropReason,
+    records: Arc<AtomicU64>,
+}
+
+impl DropCounter {
+    /// Counts records. Only the subtask's own thread may.
+    pub fn count(&self, records: u64) {
+        if self.reason == DropReason::Late && planted(Canary::LateDroppedUncounted) {
+            return;
+        }
+        // One writer: a load and a store are cheaper than an atomic addition.
+        self.records.store(self.records.load(Ordering::Relaxed) + records, Ordering::Relaxed);
+    }
 }
 
 impl TaskControl {
@@ -70,6 +124,29 @@ impl TaskControl {
     /// Says whether the task waits for room in an output.
     pub fn is_blocked(&self) -> bool {
         self.shared.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Makes the counter of an operator's dropped records.
+    pub fn drop_counter(&self, operator: &str, reason: DropReason) -> DropCounter {
+        let counter = DropCounter { operator: operator.into(), reason, records: Arc::default() };
+        self.drop_counters().push(counter.clone());
+        counter
+    }
+
+    /// What was dropped since the attempt began, by operator and reason.
+    pub fn dropped(&self) -> Vec<Dropped> {
+        let counters = self.drop_counters();
+        let dropped = counters.iter().map(|counter| Dropped {
+            operator: Arc::clone(&counter.operator),
+            reason: counter.reason,
+            records: counter.records.load(Ordering::Relaxed),
+        });
+        dropped.collect()
+    }
+
+    fn drop_counters(&self) -> MutexGuard<'_, Vec<DropCounter>> {
+        // Nobody panics while holding it.
+        self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records whose pull on the watermark was refused because they were too far ahead of the clock, since the attempt began.

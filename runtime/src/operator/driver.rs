@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
+use crate::id::Epoch;
 use crate::operator::read::Waiting;
 use crate::operator::{Flow, Node, TaskContext, TaskError};
 use crate::record::Record;
@@ -133,6 +135,8 @@ pub struct Driver<O: Operator> {
     /// The mark is one of time, and the operator is not through with it.
     firing: bool,
     waiting: Option<Waiting>,
+    /// Only ever set by a planted bug.
+    freeze_late: Option<Epoch>,
     /// Rows that nobody needs yet.
     ahead_of_need: Option<Waiting>,
     grammar: Grammar,
@@ -157,6 +161,7 @@ impl<O: Operator> Driver<O> {
             mark: None,
             firing: false,
             waiting: None,
+            freeze_late: None,
             ahead_of_need: None,
             grammar: Grammar::default(),
             next,
@@ -196,6 +201,7 @@ impl<O: Operator> Driver<O> {
                 }
             }
             if pulled == Pulled::Dry {
+                self.freeze_late();
                 if let Some(at) = self.operator.wake_at() {
                     context.wake_at(at);
                 }
@@ -265,13 +271,26 @@ impl<O: Operator> Driver<O> {
         Ok(true)
     }
 
+    /// Planted bug: freezes at the end of a frame instead of at the barrier before it.
+    fn freeze_late(&mut self) {
+        if let Some(epoch) = self.freeze_late.take()
+            && let Some(state) = self.operator.state()
+        {
+            state.freeze(epoch);
+        }
+    }
+
     fn pass_mark(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
         let Some(mark) = self.mark.take() else { return Ok(Flow::Ready) };
         if let Mark::Barrier(barrier) = mark
             && let Some(state) = self.operator.state()
         {
-            state.freeze(barrier.epoch);
             context.expect_delta(barrier.epoch);
+            if planted(Canary::SnapshotAfterNextRecord) && !barrier.last {
+                self.freeze_late = Some(barrier.epoch);
+            } else {
+                state.freeze(barrier.epoch);
+            }
         }
         self.next.offer(mark.frame(), context)
     }
@@ -309,6 +328,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
     }
 
     fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.freeze_late();
         self.rest(context)?;
         self.next.flush(context)
     }

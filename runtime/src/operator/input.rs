@@ -66,6 +66,9 @@ impl<T> Head for InputHead<T> {
             Frame::Records(records) => self.control.count_records(records.len()),
             Frame::Barrier(barrier) => {
                 self.last = barrier.last;
+                if self.last {
+                    context.end_time();
+                }
                 context.begin_part();
                 self.passing = Passing::Barrier;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::BoxError;
-use crate::graph::{AnySend, Exchange, VertexId, VertexKind};
+use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
 use crate::operator::{AnyNode, Head, OpenContext, SourceControl, Splits, TaskContext, TaskControl, TaskError};
 use crate::plan::{Plan, TaskPlan, fuse};
@@ -223,19 +223,19 @@ impl TaskSeed {
         let kind = plan.graph.vertex(head_vertex).ok_or_else(broken)?.kind.clone();
         let control = self.control.clone();
         let bell = control.bell.clone();
-        let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, clock, bell);
+        let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, Arc::clone(&clock), bell);
         let mut context = context.controlled_by(control.clone());
         let head: Box<dyn Head> = match kind {
             VertexKind::Source(source) => {
-                let chain = self.outputs_of(head_vertex)?;
-                let open = self.open_context(head_vertex);
+                let chain = self.outputs_of(head_vertex, &clock)?;
+                let open = self.open_context(head_vertex, &clock);
                 let (source_control, splits, fetched) = self.source_control.take().ok_or_else(|| self.broken())?;
                 let starts = splits.0.iter().map(|start| (start.ended, start.watermarks.clone()));
                 context = context.reading(Splits::new(starts));
                 source.head(&open, splits, fetched, chain, (control.clone(), source_control))?
             }
             _ => {
-                let chain = self.chain(head_vertex)?;
+                let chain = self.chain(head_vertex, &clock)?;
                 let inputs = std::mem::take(&mut self.inputs);
                 let wire = inputs.keys().next().and_then(|edge| plan.graph.edges.get(*edge)).map(|edge| &edge.wire);
                 let wire = wire.ok_or_else(|| self.broken())?;
@@ -254,7 +254,7 @@ impl TaskSeed {
         TaskError::Build { operator: format!("task {}", self.subtask) }
     }
 
-    fn open_context(&self, vertex: VertexId) -> OpenContext {
+    fn open_context(&self, vertex: VertexId, clock: &SharedClock) -> OpenContext {
         let spec = &self.spec;
         let operator = self.plan.operator(spec, vertex);
         OpenContext {
@@ -270,6 +270,9 @@ impl TaskSeed {
             groups: spec.key_groups.range(self.subtask.index, self.plan.parallelism),
             key_groups: spec.key_groups,
             state: spec.restored.state.get(&operator).cloned(),
+            states: spec.restored.states.get(&operator).cloned().unwrap_or_default(),
+            clock: Arc::clone(clock),
+            control: self.control.clone(),
             share: spec.share.clone(),
             folded: spec.restored.folded.iter().filter(|(of, _)| *of == operator).map(|(_, state)| *state).collect(),
             memory: spec.memory.clone(),
@@ -283,37 +286,50 @@ impl TaskSeed {
     }
 
     /// Builds a vertex with everything behind it.
-    fn chain(&mut self, vertex: VertexId) -> Result<AnyNode, TaskError> {
+    fn chain(&mut self, vertex: VertexId, clock: &SharedClock) -> Result<AnyNode, TaskError> {
         let kind = self.plan.graph.vertex(vertex).ok_or_else(|| self.broken())?.kind.clone();
         match kind {
-            VertexKind::Sink(sink) => sink.build(&self.open_context(vertex)),
+            VertexKind::Sink(sink) => sink.build(&self.open_context(vertex, clock)),
             VertexKind::Operator(operator) => {
-                let next = self.outputs_of(vertex)?;
-                operator.build(&self.open_context(vertex), next)
+                let next = self.outputs_of(vertex, clock)?;
+                operator.build(&self.open_context(vertex, clock), next)
             }
             VertexKind::Source(_) => Err(self.broken()),
         }
     }
 
-    /// Builds everything that reads a vertex.
-    fn outputs_of(&mut self, vertex: VertexId) -> Result<AnyNode, TaskError> {
+    /// Builds everything that reads a vertex, side outputs included.
+    fn outputs_of(&mut self, vertex: VertexId, clock: &SharedClock) -> Result<AnyNode, TaskError> {
         let graph = Arc::clone(&self.plan.graph);
-        let mut branches = Vec::new();
+        let mut branches: BTreeMap<Option<u16>, Vec<AnyNode>> = BTreeMap::new();
         for (index, edge) in graph.outputs(vertex) {
-            if fuse::is_fused(&graph, index) {
-                branches.push(self.chain(edge.to)?);
-                continue;
-            }
-            let links = self.outputs.remove(&index).unwrap_or_default();
-            let forward = edge.exchange == Exchange::Forward;
-            branches.push(edge.wire.output(forward, links, self.spec.key_groups).ok_or_else(|| self.broken())?);
+            let branch = if fuse::is_fused(&graph, index) {
+                self.chain(edge.to, clock)?
+            } else {
+                let links = self.outputs.remove(&index).unwrap_or_default();
+                let forward = edge.exchange == Exchange::Forward;
+                edge.wire.output(forward, links, self.spec.key_groups).ok_or_else(|| self.broken())?
+            };
+            branches.entry(edge.side).or_default().push(branch);
         }
-        if branches.len() == 1
-            && let Some(only) = branches.pop()
-        {
-            return Ok(only);
+        let vertex = graph.vertex(vertex).ok_or_else(|| self.broken())?;
+        let main = branches.remove(&None).unwrap_or_default();
+        let main = join(vertex, None, main).ok_or_else(|| self.broken())?;
+        let VertexKind::Operator(operator) = &vertex.kind else { return Ok(main) };
+        if operator.sides().is_empty() {
+            return Ok(main);
         }
-        let tee = graph.vertex(vertex).and_then(|vertex| vertex.tee.clone()).ok_or_else(|| self.broken())?;
-        tee(branches).ok_or_else(|| self.broken())
+        let sides = branches.into_iter().filter_map(|(side, branches)| Some((side?, branches)));
+        let sides = sides.map(|(side, branches)| Some((side, join(vertex, Some(side), branches)?)));
+        let sides = sides.collect::<Option<BTreeMap<_, _>>>().ok_or_else(|| self.broken())?;
+        operator.split(main, sides, (&vertex.name, &self.control)).ok_or_else(|| self.broken())
     }
+}
+
+/// Joins all that read one output of a vertex.
+fn join(vertex: &Vertex, side: Option<u16>, mut branches: Vec<AnyNode>) -> Option<AnyNode> {
+    if branches.len() == 1 {
+        return branches.pop();
+    }
+    vertex.tees.get(&side)?(branches)
 }

@@ -35,7 +35,7 @@ impl Plan {
         let tasks = fuse::fuse(&graph);
         let durable = graph.vertices.iter().enumerate().filter(|(_, vertex)| match &vertex.kind {
             VertexKind::Source(_) => true,
-            VertexKind::Operator(operator) => !operator.states().is_empty(),
+            VertexKind::Operator(operator) => operator.is_stateful(),
             VertexKind::Sink(sink) => sink.connector().is_some(),
         });
         let durable = durable.map(|(index, _)| VertexId(index)).collect();

@@ -97,6 +97,9 @@ impl<T> SourceHead<T> {
         match command {
             SourceCommand::Barrier { barrier, ends } => {
                 self.last |= ends != Ends::Epoch;
+                if self.last {
+                    context.end_time();
+                }
                 if ends == Ends::Input && !std::mem::replace(&mut self.done, true) {
                     self.due.push_back(Mark::Watermark(Timestamp::MAX));
                 }

@@ -218,17 +218,6 @@ impl Element for u64 {
     }
 }
 
-/// The canonical bytes of a map's key.
-impl Element for Vec<u8> {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        Some(bytes.to_vec())
-    }
-}
-
 /// Many values per key, in the order of their elements.
 #[derive(Clone, Debug)]
 pub struct Cells<E, V> {

@@ -53,6 +53,14 @@ pub enum StateError {
     },
 }
 
+/// A state that its operator did not declare: a bug of the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("state {state} is not declared; declare it in `open`, by the same name every time")]
+pub struct UnknownState {
+    /// Its name.
+    pub state: String,
+}
+
 /// A state that cannot be restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -178,6 +186,11 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         Self { setup, form, maps, epoch, dirty, frozen, graves, residency, encoded: Mean::default(), before: None }
     }
 
+    /// The state's number within its operator.
+    pub const fn number(&self) -> u16 {
+        self.setup.state
+    }
+
     /// Returns how many keys have a value.
     pub fn len(&self) -> usize {
         let has_value = |slot: &&Slot<K, C>| slot.content.cells().any(|(_, cell)| cell.value.is_some());
@@ -278,6 +291,13 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             dirty.push(hash, (slot.key.clone(), element.clone()));
         }
         Ok(&mut cell.value)
+    }
+
+    /// Returns a cell's value to change what is not stored of it: the cell does not count as changed.
+    pub(crate) fn quiet_mut(&mut self, hash: u32, key: &K::Borrowed, element: &C::Element) -> Option<&mut C::Value> {
+        let index = self.index(hash);
+        let slot = self.maps.get_mut(index)?.find_mut(spread(hash), |slot| slot.key.borrow() == key)?;
+        slot.content.cell_mut(element)?.value.as_mut()
     }
 
     /// Removes a cell's value and returns it; the tombstone counts as a change. Nothing happens where there is no value.

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Frame, Mark};
+use crate::checkpoint::StateDecl;
 use crate::graph::OperatorVertex;
 use crate::operator::{AnyNode, Flow, Node, OpenContext, TaskContext, TaskError};
 use crate::time::Timestamp;
@@ -43,7 +44,7 @@ impl<T: 'static> OperatorVertex for ObserveOf<T> {
         "observe"
     }
 
-    fn states(&self) -> Vec<(String, u32)> {
+    fn states(&self) -> Vec<StateDecl> {
         Vec::new()
     }
 

@@ -9,6 +9,8 @@
 
 mod coalescer;
 mod strategy;
+mod threshold;
 
 pub use self::coalescer::{Coalescer, Progress, Steps};
 pub use self::strategy::{Pull, WatermarkStrategy};
+pub use self::threshold::{Run, Thresholds};

@@ -163,7 +163,7 @@ impl OperatorVertex for CheckOf {
         "check"
     }
 
-    fn states(&self) -> Vec<(String, u32)> {
+    fn states(&self) -> Vec<millstream::runtime::checkpoint::StateDecl> {
         Vec::new()
     }
 

@@ -3,6 +3,7 @@
 //! `make sim SEEDS=20000` sets `MILLSTREAM_SIM_SEEDS`; one failing seed is replayed with `MILLSTREAM_SIM_SEED=n`.
 
 mod event_time;
+mod processed;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -16,14 +17,17 @@ use millstream::runtime::fault::CrashPoint;
 use millstream::runtime::job::{JobConfig, RestartPolicy};
 use millstream::runtime::state::key_group::KeyGroups;
 use millstream::runtime::state::log::LogLimits;
-use millstream::runtime::testing::{SimConfig, SimReport, simulate};
+use millstream::runtime::testing::{Outside, SimConfig, SimReport, simulate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::processed::Processed;
 use self::topology::Topology;
 
 /// How often each crash point, each fold step and a depth of two must be met in a full sweep.
 const ENOUGH: u64 = 100;
+/// Keys of a pipeline of users' operators, at most.
+const PROCESSED_KEYS: u64 = 20;
 /// A sweep of this many seeds must meet them.
 const FULL_SWEEP: u64 = 20_000;
 
@@ -69,8 +73,18 @@ fn config(seed: u64, keys: u64) -> SimConfig {
     }
 }
 
-/// Runs a seed and compares it with its twin.
+/// Runs a seed and compares it with its twin; every third seed has a second pipeline, of users' operators.
 fn run(seed: u64) -> Result<SimReport, String> {
+    let mut report = run_built_in(seed)?;
+    if seed % 3 == 2 {
+        let processed = run_processed(seed)?;
+        report.trace ^= processed.trace.rotate_left(1);
+        report.steps += processed.steps;
+    }
+    Ok(report)
+}
+
+fn run_built_in(seed: u64) -> Result<SimReport, String> {
     let (topology, outsides) = Topology::draw(seed, 0.05);
     let config = config(seed, topology.keys());
     let report = simulate(&config, &|| topology.graph(&outsides)).map_err(|failure| failure.to_string())?;
@@ -83,10 +97,27 @@ fn run(seed: u64) -> Result<SimReport, String> {
     if let Some(text) = twin.violation() {
         return Err(format!("the twin: event time, {text}"));
     }
-    for (sink, (got, wanted)) in outsides.iter().zip(&expected).enumerate() {
-        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink} of {topology:?}: {text}"))?;
-    }
+    compare_all(&outsides, &expected).map_err(|text| format!("{text} of {topology:?}"))?;
     Ok(report)
+}
+
+fn run_processed(seed: u64) -> Result<SimReport, String> {
+    let config = config(seed, PROCESSED_KEYS);
+    let (processed, outsides) = Processed::draw(seed, 0.05);
+    let report = simulate(&config, &|| processed.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    let (twin, expected) = Processed::draw(seed, 0.0);
+    let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
+    let calm = simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
+    twin.verify(&calm, &expected).map_err(|text| format!("the twin: {text} of {twin:?}"))?;
+    compare_all(&outsides, &expected).map_err(|text| format!("{text} of {processed:?}"))?;
+    Ok(report)
+}
+
+fn compare_all(outsides: &[Outside], expected: &[Outside]) -> Result<(), String> {
+    for (sink, (got, wanted)) in outsides.iter().zip(expected).enumerate() {
+        compare(got.rows(), wanted.rows()).map_err(|text| format!("sink {sink}: {text}"))?;
+    }
+    Ok(())
 }
 
 fn compare(got: Vec<Vec<u8>>, wanted: Vec<Vec<u8>>) -> Result<(), String> {

@@ -10,6 +10,7 @@ use super::*;
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
 use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, ShardId, SubtaskId};
+use crate::operator::TaskControl;
 use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::store::StoreShare;
@@ -53,7 +54,10 @@ fn bench(strategy: WatermarkStrategy<i64>, splits: Option<Splits>, narrow: bool)
         state: None,
         folded: BTreeSet::new(),
         memory: MemoryBudget::default(),
+        states: Vec::new(),
         share: StoreShare::default(),
+        clock: Arc::new(SystemClock::new()),
+        control: TaskControl::default(),
     };
     let out = Out::default();
     let end = End { out: Rc::clone(&out), narrow };

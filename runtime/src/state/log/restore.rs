@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::error::{Damage, RecoveryError};
 use super::read::{self, ReadError};
 use super::{CommitLog, keys};
-use crate::checkpoint::{Closing, SplitPosition};
+use crate::checkpoint::{Closing, SplitPosition, StateEntry};
 use crate::fault::CrashPoint;
 use crate::id::{Epoch, OperatorId};
 use crate::rows::Rows;
@@ -26,6 +26,8 @@ pub struct Restored {
     /// Chunks of state entries per operator, of the log's epochs in order: what the rows do not know of. Of several entries
     /// with one key the last wins, tombstones included.
     pub state: BTreeMap<OperatorId, Arc<Vec<Vec<u8>>>>,
+    /// The states of every registered operator, by number.
+    pub states: BTreeMap<OperatorId, Vec<StateEntry>>,
     /// The states that have rows, which are read when they are needed.
     pub folded: BTreeSet<(OperatorId, u16)>,
     /// Output per sink that is committed and not known to be delivered, by epoch.
@@ -56,6 +58,7 @@ impl CommitLog {
             closing: self.durable.closing,
             positions: self.positions.values().map(|(position, _)| position.clone()).collect(),
             state: state.into_iter().map(|(operator, chunks)| (operator, Arc::new(chunks))).collect(),
+            states: self.names.iter().map(|operator| (operator.id, operator.states.clone())).collect(),
             folded: self.durable.folded.iter().map(|state| (state.operator, state.state)).collect(),
             outbox,
         })

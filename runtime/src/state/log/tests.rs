@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::canary::{self, Canary};
-use crate::checkpoint::{Delivered, Delta, EpochBundle, OperatorKind, OutboxPart, Part};
+use crate::checkpoint::{Delivered, Delta, EpochBundle, OperatorKind, OutboxPart, Part, StateDecl};
 use crate::fault::{Faults, NoFaults};
 use crate::id::{SubtaskId, TaskId};
 use crate::position::{Position, SplitId};
@@ -34,7 +34,7 @@ fn identity() -> Identity {
 
 fn decls() -> Vec<OperatorDecl> {
     let decl = |name: &str, kind, states: &[&str]| {
-        let states = states.iter().map(|name| ((*name).to_owned(), 1)).collect();
+        let states = states.iter().map(|name| StateDecl::value(*name, 1)).collect();
         OperatorDecl { name: name.to_owned(), kind, states }
     };
     vec![

@@ -612,6 +612,7 @@ impl<'a> Life<'a> {
             });
             let machine = TaskMachine::build(seed, Arc::new(self.world.clock.clone()));
             let mut machine = machine.map_err(|error| failed(text(&error)))?;
+            self.world.controls.push(machine.control().clone());
             machine.limit_slices(self.world.rng.random_range(1..40));
             let machine = Some(machine);
             let (runnable, asleep, abandoned) = (true, false, false);

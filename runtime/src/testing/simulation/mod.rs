@@ -22,6 +22,7 @@ use self::life::{Halt, Life};
 use crate::fault::CrashPoint;
 use crate::graph::{BuildErrors, Graph};
 use crate::job::{Ended, JobConfig, JobError, RestartPolicy};
+use crate::operator::{DropReason, TaskControl};
 use crate::plan::Plan;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::LogLimits;
@@ -106,6 +107,8 @@ pub struct SimReport {
     pub depth_two: u64,
     /// Loops that were abandoned and woke up late.
     pub late_loops: u64,
+    /// Records that operators dropped on purpose, in all attempts together: what is replayed counts again.
+    pub dropped: BTreeMap<DropReason, u64>,
     /// Keys that tasks waited for because they were not in memory.
     pub lazy_reads: u64,
     /// Keys that were evicted.
@@ -172,6 +175,8 @@ struct World {
     failures: u32,
     stops: u32,
     full_disks: u32,
+    /// Of all subtasks of all attempts.
+    controls: Vec<TaskControl>,
 }
 
 /// Runs a pipeline to its end, through all lives. `pipeline` describes it anew for every life.
@@ -188,6 +193,7 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         failures: config.failures,
         stops: config.stops,
         full_disks: config.full_disks,
+        controls: Vec::new(),
     };
     for life in 0usize.. {
         let parallelism = config.parallelism.get(life % config.parallelism.len().max(1)).copied().unwrap_or(1);
@@ -212,6 +218,9 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         }
     }
     let mut report = world.report;
+    for dropped in world.controls.iter().flat_map(TaskControl::dropped) {
+        *report.dropped.entry(dropped.reason).or_default() += dropped.records;
+    }
     (report.passed, report.hit) = world.faults.take_counts();
     Ok(report)
 }

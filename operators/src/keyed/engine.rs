@@ -1,0 +1,351 @@
+//! Drives a user's operator: keys, late records, timers in their order, the watermark last.
+//!
+//! A watermark is handled in this order: timers fire with it, one at a time; only then records up to it are late; only then it goes
+//! on. So what an operator before this one emits because of a watermark is not late here.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use millstream_runtime::channel::Mark;
+use millstream_runtime::error::BoxError;
+use millstream_runtime::graph::{BuildError, OperatorOf, VertexKind};
+use millstream_runtime::operator::{
+    self, DropCounter, DropReason, Emitted, Fired, FrameInput, Operator, Prepared, SideDecl,
+};
+use millstream_runtime::record::Record;
+use millstream_runtime::state::OperatorState;
+use millstream_runtime::state::key_group::StreamKey;
+use millstream_runtime::state::keyed::{DueTimer, KeyedSetup, KeyedState, Popped};
+use millstream_runtime::time::{SharedClock, Timestamp};
+use millstream_runtime::timer::TimerKind;
+
+use crate::keyed::context::{OpenContext, Outbox, ProcessContext, declare_side};
+
+/// A record of a side output without its type.
+pub(super) type AnyRecord = Box<dyn Any + Send>;
+
+/// What becomes of a late record.
+pub(super) enum Late<T> {
+    Drop,
+    Side(u16, AnyRecord),
+    Accept(T),
+}
+
+impl<T> Late<T> {
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Late<U> {
+        match self {
+            Self::Drop => Late::Drop,
+            Self::Side(side, record) => Late::Side(side, record),
+            Self::Accept(record) => Late::Accept(f(record)),
+        }
+    }
+}
+
+/// A user's operator, whatever the number of its inputs. Cloned afresh for every subtask and attempt.
+pub(super) trait Logic: Clone + Send + Sync + 'static {
+    type Key: StreamKey;
+    type In: Send + 'static;
+    type Out: Send + 'static;
+    type State: 'static;
+
+    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Self::State, BoxError>;
+
+    /// Side outputs for late records.
+    fn late_sides(&self) -> Vec<SideDecl>;
+
+    /// Takes note that the state of the record's key is needed.
+    fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
+
+    /// Makes the record's key the current one.
+    fn enter(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
+
+    fn late(&self, record: Self::In, sides: &[SideDecl]) -> Late<Self::In>;
+
+    fn on_record(
+        &mut self,
+        record: Self::In,
+        state: &mut Self::State,
+        ctx: &mut ProcessContext<'_, Self::Out>,
+    ) -> Result<(), BoxError>;
+
+    fn on_timer(
+        &mut self,
+        time: Timestamp,
+        state: &mut Self::State,
+        ctx: &mut ProcessContext<'_, Self::Out>,
+    ) -> Result<(), BoxError>;
+}
+
+/// How results leave the operator: only one that declares side outputs pays for them.
+pub(super) trait Leaving<T>: 'static {
+    type Out: 'static;
+
+    /// Nothing for what cannot leave.
+    fn leave(emitted: Emitted<T>) -> Option<Self::Out>;
+}
+
+/// There is only the main output.
+pub(super) struct MainOnly;
+
+/// A splitter follows.
+pub(super) struct WithSides;
+
+impl<T: 'static> Leaving<T> for MainOnly {
+    type Out = T;
+
+    #[inline]
+    fn leave(emitted: Emitted<T>) -> Option<T> {
+        match emitted {
+            Emitted::Main(value) => Some(value),
+            Emitted::Side(..) => None,
+        }
+    }
+}
+
+impl<T: 'static> Leaving<T> for WithSides {
+    type Out = Emitted<T>;
+
+    fn leave(emitted: Emitted<T>) -> Option<Emitted<T>> {
+        Some(emitted)
+    }
+}
+
+/// The mark that is being handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Firing {
+    Nothing,
+    Watermark(Timestamp),
+    ProcessingTime,
+}
+
+/// The operator of one subtask.
+pub(super) struct Engine<L: Logic, W> {
+    logic: L,
+    state: L::State,
+    keyed: KeyedState,
+    sides: Vec<SideDecl>,
+    out: Outbox<L::Out>,
+    firing: Firing,
+    late: DropCounter,
+    clock: SharedClock,
+    leaving: PhantomData<fn() -> W>,
+}
+
+impl<L: Logic, W> fmt::Debug for Engine<L, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("keyed", &self.keyed).finish_non_exhaustive()
+    }
+}
+
+/// Opens a user's operator on some state.
+fn open<L: Logic>(logic: &L, setup: KeyedSetup) -> Result<(L::State, KeyedState, Vec<SideDecl>), BoxError> {
+    let mut keyed = KeyedState::new::<L::Key>(setup);
+    let mut sides = Vec::new();
+    let state = logic.open(&mut OpenContext::new(&mut keyed, &mut sides))?;
+    logic.late_sides().into_iter().try_for_each(|side| declare_side(&mut sides, side))?;
+    keyed.load()?;
+    Ok((state, keyed, sides))
+}
+
+/// Makes the vertex of a user's operator. What its `open` refuses is a mistake in the pipeline's description.
+pub(super) fn vertex<L: Logic>(label: &str, logic: L) -> Result<VertexKind, BoxError> {
+    let (_, keyed, sides) = open(&logic, KeyedSetup::describe())?;
+    let states = keyed.declared().to_vec();
+    if sides.is_empty() {
+        let make = move |open: &operator::OpenContext| Engine::<L, MainOnly>::open(open, &logic);
+        return Ok(VertexKind::Operator(Arc::new(OperatorOf::stateful(label, states, make))));
+    }
+    let make = move |open: &operator::OpenContext| Engine::<L, WithSides>::open(open, &logic);
+    let operator = OperatorOf::stateful(label, states, make).with_sides::<L::Out>(sides);
+    Ok(VertexKind::Operator(Arc::new(operator)))
+}
+
+/// The mistake of an operator that cannot be opened.
+pub(super) fn mistake(name: &str, at: &'static std::panic::Location<'static>, error: &BoxError) -> BuildError {
+    BuildError::Open { operator: name.to_owned(), at: BuildError::place(at), error: error.to_string() }
+}
+
+impl<L: Logic, W> Engine<L, W> {
+    fn open(context: &operator::OpenContext, logic: &L) -> Result<Self, BoxError> {
+        let logic = logic.clone();
+        let (state, keyed, sides) = open(&logic, context.keyed())?;
+        Ok(Self {
+            logic,
+            state,
+            keyed,
+            sides,
+            out: Outbox::new(),
+            firing: Firing::Nothing,
+            late: context.control.drop_counter(&context.name, DropReason::Late),
+            clock: Arc::clone(&context.clock),
+            leaving: PhantomData,
+        })
+    }
+
+    /// Calls user code: the one place, so that what it leaves behind can be taken back one day.
+    fn call(
+        &mut self,
+        time: Timestamp,
+        firing: Option<TimerKind>,
+        call: impl FnOnce(&mut L, &mut L::State, &mut ProcessContext<'_, L::Out>) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        let watermark = self.event_time();
+        let Self { logic, state, keyed, sides, out, .. } = self;
+        let mut context = ProcessContext { keyed, sides, out, time, watermark, firing, stranger: None };
+        call(logic, state, &mut context)?;
+        if let Some(tag) = context.stranger {
+            let text =
+                format!("it emitted to the tag {tag:?}, which it does not declare; call `side_output` in `open`");
+            return Err(text.into());
+        }
+        self.keyed.take_error().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn on_record(&mut self, Record { value, time, hash }: Record<L::In>) -> Result<(), BoxError> {
+        let value = if self.keyed.is_late(hash, time) {
+            match self.logic.late(value, &self.sides) {
+                Late::Accept(value) => value,
+                Late::Side(side, value) => {
+                    self.out.push_back(Record { value: Emitted::Side(side, value), time, hash });
+                    return Ok(());
+                }
+                Late::Drop => {
+                    self.late.count(1);
+                    return Ok(());
+                }
+            }
+        } else {
+            value
+        };
+        self.logic.enter(&value, hash, &mut self.keyed);
+        self.call(time, None, |logic, state, context| logic.on_record(value, state, context))
+    }
+
+    fn on_timer(&mut self, timer: &DueTimer) -> Result<(), BoxError> {
+        let time = match timer.kind {
+            TimerKind::EventTime => timer.time,
+            _ => Timestamp::MIN,
+        };
+        self.keyed.enter(timer);
+        self.call(time, Some(timer.kind), |logic, state, context| logic.on_timer(timer.time, state, context))?;
+        self.keyed.fired(timer);
+        self.keyed.take_error().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// A timer that the last call registered in the past.
+    fn pop_past(&mut self) -> Option<DueTimer> {
+        let event_time = self.keyed.pop_past(TimerKind::EventTime);
+        event_time.or_else(|| self.keyed.pop_past(TimerKind::ProcessingTime))
+    }
+
+    /// The event time that timers go by: the watermark, the one in work included.
+    fn event_time(&self) -> Option<Timestamp> {
+        let watermark = self.keyed.watermark();
+        match self.firing {
+            Firing::Watermark(to) => Some(watermark.map_or(to, |last| last.max(to))),
+            _ => watermark,
+        }
+    }
+
+    /// A timer that is due by the mark in work.
+    fn pop_due(&mut self) -> Popped {
+        if let Some(until) = self.event_time() {
+            let popped = self.keyed.pop_due(TimerKind::EventTime, until);
+            if popped != Popped::Nothing {
+                return popped;
+            }
+        }
+        let now = self.keyed.now();
+        self.keyed.pop_due(TimerKind::ProcessingTime, now)
+    }
+}
+
+impl<L: Logic, W: Leaving<L::Out>> Engine<L, W> {
+    fn leave(&mut self) -> Option<Record<W::Out>> {
+        while let Some(Record { value, time, hash }) = self.out.pop_front() {
+            if let Some(value) = W::leave(value) {
+                return Some(Record { value, time, hash });
+            }
+        }
+        None
+    }
+}
+
+impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
+    type In = L::In;
+    type Out = W::Out;
+
+    fn next(&mut self, input: &mut FrameInput<L::In>) -> Result<Option<Record<W::Out>>, BoxError> {
+        loop {
+            if let Some(record) = self.leave() {
+                return Ok(Some(record));
+            }
+            if let Some(timer) = self.pop_past() {
+                self.on_timer(&timer)?;
+                continue;
+            }
+            let Some(record) = input.pop() else { return Ok(None) };
+            self.on_record(record)?;
+        }
+    }
+
+    fn prepare(&mut self, records: &[Record<L::In>]) -> Result<Prepared, BoxError> {
+        self.keyed.set_now(self.clock.now());
+        if !self.keyed.is_complete() {
+            for record in records {
+                self.logic.want(&record.value, record.hash, &mut self.keyed);
+            }
+            if self.keyed.is_missing() {
+                return Ok(Prepared::Missing);
+            }
+        }
+        self.keyed.set_event_time(self.event_time());
+        Ok(Prepared::Ready)
+    }
+
+    fn on_time(&mut self, mark: Mark) -> Result<(), BoxError> {
+        self.keyed.set_now(self.clock.now());
+        match mark {
+            Mark::Watermark(watermark) => self.firing = Firing::Watermark(watermark),
+            Mark::ProcessingTime(_) => self.firing = Firing::ProcessingTime,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self) -> Result<Fired<W::Out>, BoxError> {
+        loop {
+            if let Some(record) = self.leave() {
+                return Ok(Fired::Record(record));
+            }
+            // The late threshold comes before all: it may be in the rows.
+            if self.keyed.is_missing() {
+                return Ok(Fired::Missing);
+            }
+            self.keyed.set_event_time(self.event_time());
+            match self.pop_due() {
+                Popped::Timer(timer) => {
+                    self.on_timer(&timer)?;
+                    continue;
+                }
+                Popped::Missing => return Ok(Fired::Missing),
+                Popped::Nothing => {}
+            }
+            // All that is due has fired: only now records up to the watermark are late.
+            if let Firing::Watermark(watermark) = std::mem::replace(&mut self.firing, Firing::Nothing) {
+                self.keyed.raise(watermark);
+            }
+            return Ok(Fired::Done);
+        }
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.keyed.first_timer(TimerKind::ProcessingTime)
+    }
+
+    fn state(&mut self) -> Option<&mut dyn OperatorState> {
+        Some(&mut self.keyed)
+    }
+}

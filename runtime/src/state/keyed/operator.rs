@@ -1,0 +1,492 @@
+//! All that one operator keeps in one subtask.
+
+use std::any::TypeId;
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::checkpoint::{Delta, StateDecl, StateEntry, StateKind};
+use crate::codec::CodecError;
+use crate::error::BoxError;
+use crate::id::{Epoch, OperatorId};
+use crate::state::budget::MemoryBudget;
+use crate::state::cell::{Cells, Content, Single};
+use crate::state::entry::{self, EntryKey};
+use crate::state::form::{Kept, KeptForm, StateValue, Versioned};
+use crate::state::freeze::{OperatorState, Slice, Snapshot};
+use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef, hash_bytes};
+use crate::state::keyed::bound::{Bound, Part};
+use crate::state::keyed::handle::{List, Map, Value};
+use crate::state::keyed::late::LateRows;
+use crate::state::keyed::scope::{KeyedError, Scope};
+use crate::state::keyed::timers::{DueTimer, KeyTimers, Peeked};
+use crate::state::packed::PackedKey;
+use crate::state::read::{StateRead, StateRows};
+use crate::state::store::StoreShare;
+use crate::state::table::{LoadError, TableSetup, UnknownState};
+use crate::time::Timestamp;
+use crate::timer::TimerKind;
+
+/// The number of every operator's late threshold: below those of timers, whose rows by time come last in a fold.
+const LATE: u16 = 0xFFEF;
+/// Keys of due timers that are read at once.
+const DUE_AT_ONCE: usize = 64;
+
+/// What the state of an operator is made from.
+#[derive(Clone, Debug)]
+pub struct KeyedSetup {
+    /// What its tables are made from; the number of the state does not matter.
+    pub table: TableSetup,
+    /// The numbers of its states; nothing while the operator is only asked which states it has.
+    pub numbers: Option<Vec<StateEntry>>,
+    /// The numbers of those that have rows, reserved ones included.
+    pub folded: BTreeSet<u16>,
+    /// What the store holds of it that is not in the rows.
+    pub stored: Option<Arc<Vec<Vec<u8>>>>,
+    /// The processing time.
+    pub now: Timestamp,
+}
+
+impl KeyedSetup {
+    /// For an operator that is only asked what it declares: it owns no key group, and nothing is kept.
+    pub fn describe() -> Self {
+        let table = TableSetup {
+            operator: OperatorId::default(),
+            state: 0,
+            key_groups: KeyGroups::default(),
+            groups: 0..0,
+            restored: Epoch::GENESIS,
+            share: StoreShare::default(),
+            has_rows: false,
+            memory: MemoryBudget::default(),
+        };
+        Self { table, numbers: None, folded: BTreeSet::new(), stored: None, now: Timestamp::default() }
+    }
+
+    fn of(&self, state: u16) -> TableSetup {
+        TableSetup { state, has_rows: self.folded.contains(&state), ..self.table.clone() }
+    }
+}
+
+/// The state of one operator in one subtask. See the module above.
+pub struct KeyedState {
+    setup: KeyedSetup,
+    key_type: TypeId,
+    is_key: fn(&[u8]) -> bool,
+    scope: Rc<Scope>,
+    declared: Vec<StateDecl>,
+    /// The tables; that of the timers is among them once the state is loaded.
+    parts: Vec<Rc<dyn Part>>,
+    timers: Rc<KeyTimers>,
+    late: LateRows,
+    /// Epochs of which not all tables have handed in their entries.
+    pending: VecDeque<Pending>,
+    /// Clocks of which timers behind the horizon are needed.
+    behind: BTreeSet<TimerKind>,
+    /// What is being read, in the order of the looks.
+    asked: Vec<Asked>,
+    /// The table that reads ahead.
+    ahead: Option<usize>,
+    scratch: Vec<u8>,
+}
+
+/// A part of what is being read.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// So many looks of a table.
+    Table(usize, usize),
+    Late,
+    Behind(TimerKind),
+}
+
+/// What came of asking for a due timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Popped {
+    /// It is due, and what its key has is in memory.
+    Timer(DueTimer),
+    /// Rows have to be read first.
+    Missing,
+    /// None is due.
+    Nothing,
+}
+
+struct Pending {
+    epoch: Epoch,
+    /// Tables that still encode.
+    waiting: usize,
+    delta: Delta,
+}
+
+impl fmt::Debug for KeyedState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedState").field("declared", &self.declared).finish_non_exhaustive()
+    }
+}
+
+impl KeyedState {
+    /// Begins without any named state, for keys of type `K`. Declare the states, then [`KeyedState::load`].
+    pub fn new<K: StreamKey>(setup: KeyedSetup) -> Self {
+        let scope = Rc::new(Scope::default());
+        scope.set_now(setup.now);
+        let timers = Rc::new(KeyTimers::new(setup.of(entry::TIMERS), Rc::clone(&scope)));
+        let late = LateRows::new(setup.of(LATE));
+        Self {
+            key_type: TypeId::of::<K>(),
+            is_key: |bytes| K::read_key(bytes).is_some(),
+            scope,
+            declared: Vec::new(),
+            parts: Vec::new(),
+            timers,
+            late,
+            pending: VecDeque::new(),
+            behind: BTreeSet::new(),
+            asked: Vec::new(),
+            ahead: None,
+            scratch: Vec::new(),
+            setup,
+        }
+    }
+
+    /// Declares one value per key.
+    ///
+    /// # Errors
+    /// [`KeyedError`] when the name is taken, or unknown to the store.
+    pub fn value<V: StateValue>(&mut self, name: &str) -> Result<Value<V>, KeyedError> {
+        Ok(Value(self.bind::<V, Single<Kept<V>>>(name, StateKind::Value, KeptForm::first())?))
+    }
+
+    /// Declares one value per key, whose older versions are migrated.
+    ///
+    /// # Errors
+    /// As [`KeyedState::value`].
+    pub fn value_with<V: StateValue, F>(&mut self, name: &str, form: Versioned<F>) -> Result<Value<V>, KeyedError>
+    where
+        F: Fn(u32, &[u8]) -> Result<V, BoxError> + 'static,
+    {
+        let form = KeptForm::versioned(form.version, form.migrate);
+        Ok(Value(self.bind::<V, Single<Kept<V>>>(name, StateKind::Value, form)?))
+    }
+
+    /// Declares a list per key.
+    ///
+    /// # Errors
+    /// As [`KeyedState::value`].
+    pub fn list<V: StateValue>(&mut self, name: &str) -> Result<List<V>, KeyedError> {
+        Ok(List(self.bind::<V, Cells<u64, Kept<V>>>(name, StateKind::List, KeptForm::first())?))
+    }
+
+    /// Declares a list per key, whose elements of older versions are migrated.
+    ///
+    /// # Errors
+    /// As [`KeyedState::value`].
+    pub fn list_with<V: StateValue, F>(&mut self, name: &str, form: Versioned<F>) -> Result<List<V>, KeyedError>
+    where
+        F: Fn(u32, &[u8]) -> Result<V, BoxError> + 'static,
+    {
+        let form = KeptForm::versioned(form.version, form.migrate);
+        Ok(List(self.bind::<V, Cells<u64, Kept<V>>>(name, StateKind::List, form)?))
+    }
+
+    /// Declares a map per key.
+    ///
+    /// # Errors
+    /// As [`KeyedState::value`].
+    pub fn map<K: StreamKey, V: StateValue>(&mut self, name: &str) -> Result<Map<K, V>, KeyedError> {
+        let cells = self.bind::<V, Cells<PackedKey, Kept<V>>>(name, StateKind::Map, KeptForm::first())?;
+        Ok(Map { cells, key: PhantomData })
+    }
+
+    /// Declares a map per key, whose values of older versions are migrated.
+    ///
+    /// # Errors
+    /// As [`KeyedState::value`].
+    pub fn map_with<K: StreamKey, V: StateValue, F>(
+        &mut self,
+        name: &str,
+        form: Versioned<F>,
+    ) -> Result<Map<K, V>, KeyedError>
+    where
+        F: Fn(u32, &[u8]) -> Result<V, BoxError> + 'static,
+    {
+        let form = KeptForm::versioned(form.version, form.migrate);
+        let cells = self.bind::<V, Cells<PackedKey, Kept<V>>>(name, StateKind::Map, form)?;
+        Ok(Map { cells, key: PhantomData })
+    }
+
+    fn bind<V: StateValue, C: Content<Value = Kept<V>>>(
+        &mut self,
+        name: &str,
+        kind: StateKind,
+        form: KeptForm<V>,
+    ) -> Result<Rc<Bound<V, C>>, KeyedError> {
+        let state = || name.to_owned();
+        if self.declared.iter().any(|declared| declared.name == name) {
+            return Err(KeyedError::Twice { state: state() });
+        }
+        if form.version() == 0 {
+            return Err(KeyedError::VersionZero { state: state() });
+        }
+        let number = match &self.setup.numbers {
+            Some(numbers) => numbers.iter().find(|known| known.name == name).map(|known| known.number),
+            None => Some(0),
+        };
+        let number = number.ok_or_else(|| UnknownState { state: state() })?;
+        let (version, migrates) = (form.version(), form.migrates());
+        self.declared.push(StateDecl { name: state(), version, kind, migrates });
+        let setup = self.setup.of(number);
+        let bound = Rc::new(Bound::new(name, setup, form, Rc::clone(&self.scope)));
+        self.parts.push(Rc::clone(&bound) as _);
+        Ok(bound)
+    }
+
+    /// The states that were declared, in their order.
+    pub fn declared(&self) -> &[StateDecl] {
+        &self.declared
+    }
+
+    /// Restores what the store holds, once all states are declared.
+    ///
+    /// # Errors
+    /// [`KeyedError`] when an entry is not what these states and keys are, or a declaration was wrong.
+    pub fn load(&mut self) -> Result<(), KeyedError> {
+        self.parts.push(Rc::clone(&self.timers) as _);
+        let log = self.setup.stored.take().unwrap_or_default();
+        self.check_keys(&log)?;
+        self.parts.iter().try_for_each(|part| part.load(&log))?;
+        self.late.load(&log)?;
+        self.take_error().map_or(Ok(()), Err)
+    }
+
+    /// Tables take any bytes for a key.
+    fn check_keys(&self, chunks: &[Vec<u8>]) -> Result<(), LoadError> {
+        let keys =
+            chunks.iter().flat_map(|chunk| entry::entries(chunk)).filter_map(|stored| EntryKey::parse(stored.key));
+        let mut mine = keys.filter(|key| key.state != LATE && self.late.groups().contains(&key.group));
+        match mine.find(|key| !(self.is_key)(key.key)) {
+            Some(EntryKey { state, .. }) => Err(LoadError::Key { state }),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets the processing time.
+    pub fn set_now(&mut self, now: Timestamp) {
+        self.scope.set_now(now);
+    }
+
+    /// The processing time that was set last.
+    pub fn now(&self) -> Timestamp {
+        self.scope.now()
+    }
+
+    /// Sets the event time up to which timers count as being in the past: the watermark, the one in work included.
+    pub fn set_event_time(&mut self, event_time: Option<Timestamp>) {
+        self.scope.set_event_time(event_time);
+    }
+
+    /// Makes the handles those of this key.
+    pub fn set_key<K: StreamKeyRef + ?Sized>(&mut self, hash: u32, key: &K) {
+        self.scratch.clear();
+        key.write_key(&mut self.scratch);
+        self.scope.set_key(hash, &self.scratch);
+    }
+
+    /// The current key; nothing if there is none or it is of another type.
+    pub fn key<K: StreamKey>(&self) -> Option<K> {
+        if TypeId::of::<K>() != self.key_type {
+            return None;
+        }
+        self.scope.key()?.1.unpack()
+    }
+
+    /// Makes the handles those of a due timer's key.
+    pub fn enter(&mut self, timer: &DueTimer) {
+        self.timers.enter(timer);
+    }
+
+    /// Removes a timer that has fired.
+    pub fn fired(&mut self, timer: &DueTimer) {
+        self.timers.fired(timer);
+    }
+
+    /// The current key's timers.
+    pub fn timers(&self) -> &KeyTimers {
+        &self.timers
+    }
+
+    /// Takes the next timer that is due at `until`, inclusive, once all that its key has is in memory.
+    pub fn pop_due(&mut self, kind: TimerKind, until: Timestamp) -> Popped {
+        loop {
+            match self.timers.peek_due(kind, until) {
+                Peeked::Nothing => return Popped::Nothing,
+                Peeked::Unknown => {
+                    self.behind.insert(kind);
+                    return Popped::Missing;
+                }
+                Peeked::Due(key) => self.want_packed(&key),
+            }
+            if self.is_missing() {
+                // One question for many keys rather than one for each.
+                for key in self.timers.due_keys(kind, until, DUE_AT_ONCE) {
+                    self.want_packed(&key);
+                }
+                return Popped::Missing;
+            }
+            if let Some(timer) = self.timers.pop_due(kind, until) {
+                return Popped::Timer(timer);
+            }
+        }
+    }
+
+    /// Says whether all that records and timers may need is in memory.
+    pub fn is_complete(&self) -> bool {
+        !self.late.is_missing() && self.parts.iter().all(|part| part.is_complete())
+    }
+
+    /// Takes note that a record's key is needed.
+    pub fn want<K: StreamKeyRef + ?Sized>(&mut self, hash: u32, key: &K) {
+        let key = PackedKey::of(key, &mut self.scratch);
+        self.parts.iter().for_each(|part| part.want(hash, &key));
+    }
+
+    fn want_packed(&self, key: &PackedKey) {
+        let hash = hash_bytes(key.as_bytes());
+        self.parts.iter().for_each(|part| part.want(hash, key));
+    }
+
+    /// Says whether something that is needed has to be read first; the late threshold always is.
+    pub fn is_missing(&self) -> bool {
+        self.late.is_missing() || !self.behind.is_empty() || self.parts.iter().any(|part| part.is_missing())
+    }
+
+    /// Takes the next timer that was in the past when it was registered.
+    pub fn pop_past(&mut self, kind: TimerKind) -> Option<DueTimer> {
+        self.timers.pop_past(kind)
+    }
+
+    /// When the first timer of this clock is due.
+    pub fn first_timer(&self, kind: TimerKind) -> Option<Timestamp> {
+        self.timers.first(kind)
+    }
+
+    /// The last watermark that was handled completely, before a restart or after it; nothing before the first.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        self.late.thresholds.watermark()
+    }
+
+    /// Says whether a record is late.
+    #[inline]
+    pub fn is_late(&self, hash: u32, time: Timestamp) -> bool {
+        self.late.thresholds.is_late(self.setup.table.key_groups.group(hash), time)
+    }
+
+    /// Takes note that a watermark was handled completely: from now on records up to it are late.
+    pub fn raise(&mut self, watermark: Timestamp) {
+        self.late.raise(watermark);
+    }
+
+    /// Takes what went wrong in a handle.
+    pub fn take_error(&mut self) -> Option<KeyedError> {
+        self.scope.take_error()
+    }
+
+    fn settle(&mut self, done: Vec<(Epoch, Delta)>) {
+        for (epoch, delta) in done {
+            if let Some(pending) = self.pending.iter_mut().find(|pending| pending.epoch == epoch) {
+                pending.waiting -= 1;
+                pending.delta.entries += delta.entries;
+                pending.delta.chunks.extend(delta.chunks);
+            }
+        }
+    }
+}
+
+impl Snapshot for KeyedState {
+    fn freeze(&mut self, epoch: Epoch) {
+        self.parts.iter().for_each(|part| part.freeze(epoch));
+        let delta = self.late.freeze().unwrap_or_else(|error| {
+            // Two integers are always encoded; whoever sees this has another bug to look for.
+            self.scope.fail(crate::state::StateError::from(error));
+            Delta { operator: self.setup.table.operator, chunks: Vec::new(), entries: 0 }
+        });
+        self.pending.push_back(Pending { epoch, waiting: self.parts.len(), delta });
+    }
+
+    fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError> {
+        let mut budget = entries;
+        let mut done = Vec::new();
+        for part in &self.parts {
+            let left = part.left();
+            let slice = part.encode_slice(budget)?;
+            budget -= left.saturating_sub(slice.left).min(budget);
+            done.extend(slice.done);
+        }
+        self.settle(done);
+        let mut slice = Slice { done: Vec::new(), left: self.left() };
+        while self.pending.front().is_some_and(|pending| pending.waiting == 0) {
+            slice.done.extend(self.pending.pop_front().map(|pending| (pending.epoch, pending.delta)));
+        }
+        Ok(slice)
+    }
+
+    fn left(&self) -> usize {
+        self.parts.iter().map(|part| part.left()).sum()
+    }
+}
+
+impl OperatorState for KeyedState {
+    fn take_read(&mut self) -> Option<StateRead> {
+        let mut looks = Vec::new();
+        self.asked.clear();
+        for (index, part) in self.parts.iter().enumerate() {
+            let count = part.look(&mut looks);
+            if count > 0 {
+                self.asked.push(Asked::Table(index, count));
+            }
+        }
+        if self.late.is_missing() {
+            looks.push(self.late.look());
+            self.asked.push(Asked::Late);
+        }
+        for kind in std::mem::take(&mut self.behind) {
+            looks.push(self.timers.look_behind(kind));
+            self.asked.push(Asked::Behind(kind));
+        }
+        (!looks.is_empty()).then_some(StateRead { looks })
+    }
+
+    fn loaded(&mut self, _read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let mut found = rows.found.as_slice();
+        for asked in std::mem::take(&mut self.asked) {
+            let count = if let Asked::Table(_, count) = asked { count } else { 1 };
+            let (mine, rest) = found.split_at_checked(count).unwrap_or((found, &[]));
+            found = rest;
+            match (asked, mine.first()) {
+                (Asked::Table(index, _), _) => self.parts.get(index).map_or(Ok(()), |part| part.take_in(mine))?,
+                (Asked::Late, Some(found)) => self.late.take_in(found)?,
+                (Asked::Behind(kind), Some(found)) => self.timers.take_behind(kind, found)?,
+                (Asked::Late | Asked::Behind(_), None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_read_ahead(&mut self) -> Option<StateRead> {
+        let found = self.parts.iter().enumerate().find_map(|(index, part)| Some((index, part.look_ahead()?)));
+        let (index, look) = found?;
+        self.ahead = Some(index);
+        Some(StateRead { looks: vec![look] })
+    }
+
+    fn loaded_ahead(&mut self, _read: &StateRead, rows: StateRows) -> Result<(), LoadError> {
+        let part = self.ahead.take().and_then(|index| self.parts.get(index));
+        let Some(part) = part else { return Ok(()) };
+        rows.found.iter().try_for_each(|found| part.take_in_ahead(found))
+    }
+
+    fn rest(&mut self) {
+        self.parts.iter().for_each(|part| part.rest());
+    }
+}
