@@ -75,12 +75,33 @@ impl<T> Clone for LateRecords<T> {
     }
 }
 
+/// What becomes of records for which user code returns an error.
+pub(crate) enum FailingRecords<T> {
+    /// The attempt fails.
+    Fail,
+    /// They are dropped and counted.
+    Skip,
+    /// They go to a side output, copied before the call.
+    Side { tag: OutputTag<T>, copy: fn(&T) -> T },
+}
+
+impl<T> Clone for FailingRecords<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Fail => Self::Fail,
+            Self::Skip => Self::Skip,
+            Self::Side { tag, copy } => Self::Side { tag: tag.clone(), copy: *copy },
+        }
+    }
+}
+
 /// A stream whose records have a key: all records of one key meet in one subtask, in the order of their source.
 pub struct KeyedStream<K: StreamKey, T> {
     stream: Stream<T>,
     selector: KeySelector<K, T>,
     hash: HashFrame<T>,
     late: LateRecords<T>,
+    failing: FailingRecords<T>,
 }
 
 impl<K: StreamKey, T> fmt::Debug for KeyedStream<K, T> {
@@ -92,13 +113,14 @@ impl<K: StreamKey, T> fmt::Debug for KeyedStream<K, T> {
 impl<K: StreamKey, T: Clone + Send + 'static> Clone for KeyedStream<K, T> {
     fn clone(&self) -> Self {
         let (stream, selector) = (self.stream.clone(), self.selector.clone());
-        Self { stream, selector, hash: Arc::clone(&self.hash), late: self.late.clone() }
+        let (late, failing) = (self.late.clone(), self.failing.clone());
+        Self { stream, selector, hash: Arc::clone(&self.hash), late, failing }
     }
 }
 
 impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     pub(crate) fn new(stream: Stream<T>, selector: KeySelector<K, T>, hash: HashFrame<T>) -> Self {
-        Self { stream, selector, hash, late: LateRecords::Drop }
+        Self { stream, selector, hash, late: LateRecords::Drop, failing: FailingRecords::Fail }
     }
 
     /// Sends late records of the operator that follows to a side output instead of dropping them; read it with
@@ -114,6 +136,32 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     pub fn accept_late(mut self) -> Self {
         self.late = LateRecords::Accept;
         self
+    }
+
+    /// Skips records for which the operator that follows returns an error, instead of failing the attempt. Nothing of such a
+    /// record remains: what it emitted is dropped, its changes of state and timers are taken back. It is counted, see
+    /// [`Dropped`](millstream_runtime::operator::Dropped). Only for `process`, and only for records: a timer that fails, or state
+    /// that cannot be read or written, fails the attempt all the same, and so does a panic.
+    #[must_use]
+    pub fn skip_errors(mut self) -> Self {
+        self.failing = FailingRecords::Skip;
+        self
+    }
+
+    /// As [`KeyedStream::skip_errors`], and sends each such record to a side output; read it with [`Stream::side`]. Every
+    /// record is copied before it is worked on.
+    #[must_use]
+    pub fn dead_letters_to(mut self, tag: &OutputTag<T>) -> Self
+    where
+        T: Clone,
+    {
+        self.failing = FailingRecords::Side { tag: tag.clone(), copy: T::clone };
+        self
+    }
+
+    /// What becomes of records that fail.
+    pub(crate) const fn failing(&self) -> &FailingRecords<T> {
+        &self.failing
     }
 
     /// What becomes of late records.

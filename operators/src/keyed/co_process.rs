@@ -13,8 +13,8 @@ use millstream_runtime::state::keyed::KeyedState;
 use millstream_runtime::time::Timestamp;
 
 use crate::keyed::context::{OpenContext, ProcessContext};
-use crate::keyed::engine::{self, Late, Logic};
-use crate::keyed_stream::{KeySelector, KeyedStream, LateRecords};
+use crate::keyed::engine::{self, Late, Logic, Mishap};
+use crate::keyed_stream::{FailingRecords, KeySelector, KeyedStream, LateRecords};
 use crate::stream::Stream;
 
 /// An operator of the user's own on two streams with keys of one type: both see the same state and the same timers.
@@ -88,6 +88,8 @@ struct TwoInputs<P: CoProcess> {
     right: KeySelector<P::Key, P::Right>,
     late_left: LateRecords<P::Left>,
     late_right: LateRecords<P::Right>,
+    failing_left: FailingRecords<P::Left>,
+    failing_right: FailingRecords<P::Right>,
 }
 
 impl<P: CoProcess> Clone for TwoInputs<P> {
@@ -98,6 +100,8 @@ impl<P: CoProcess> Clone for TwoInputs<P> {
             right: self.right.clone(),
             late_left: self.late_left.clone(),
             late_right: self.late_right.clone(),
+            failing_left: self.failing_left.clone(),
+            failing_right: self.failing_right.clone(),
         }
     }
 }
@@ -112,8 +116,16 @@ impl<P: CoProcess> Logic for TwoInputs<P> {
         self.process.open(ctx)
     }
 
-    fn late_sides(&self) -> Vec<SideDecl> {
-        self.late_left.side().into_iter().chain(self.late_right.side()).collect()
+    fn own_sides(&self) -> Vec<SideDecl> {
+        let late = self.late_left.side().into_iter().chain(self.late_right.side());
+        late.chain(self.failing_left.side()).chain(self.failing_right.side()).collect()
+    }
+
+    fn mishap(&self, record: &Self::In, sides: &[SideDecl]) -> Mishap {
+        match record {
+            Either::Left(record) => self.failing_left.mishap(record, sides),
+            Either::Right(record) => self.failing_right.mishap(record, sides),
+        }
     }
 
     fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState) {
@@ -184,6 +196,7 @@ impl<K: StreamKey, L: Send + 'static, R: Send + 'static> Connected<K, L, R> {
     {
         let at = Location::caller();
         let (late_left, late_right) = (self.left.late().clone(), self.right.late().clone());
+        let (failing_left, failing_right) = (self.left.failing().clone(), self.right.failing().clone());
         let (left_stream, left, _) = self.left.into_parts();
         let (right_stream, right, _) = self.right.into_parts();
         let wire = || by_either_key(left.clone(), right.clone());
@@ -193,7 +206,8 @@ impl<K: StreamKey, L: Send + 'static, R: Send + 'static> Connected<K, L, R> {
         if !left_stream.shared.is(&right_stream.shared) {
             return left_stream.broken(BuildError::TwoPipelines { at: BuildError::place(at) });
         }
-        match engine::vertex("co_process", TwoInputs { process, left, right, late_left, late_right }) {
+        let logic = TwoInputs { process, left, right, late_left, late_right, failing_left, failing_right };
+        match engine::vertex("co_process", logic) {
             Ok(kind) => {
                 let vertex = left_stream.shared.change(|graph| graph.add_vertex(Some(name), kind, at));
                 let shared = left_stream.shared.clone();

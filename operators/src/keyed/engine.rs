@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use millstream_runtime::canary::{Canary, planted};
 use millstream_runtime::channel::Mark;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::graph::{BuildError, OperatorOf, VertexKind};
@@ -43,6 +44,16 @@ impl<T> Late<T> {
     }
 }
 
+/// What becomes of a record for which user code returns an error, made before the call: the call consumes the record.
+pub(super) enum Mishap {
+    /// The attempt fails.
+    Fail,
+    /// It is dropped and counted.
+    Skip,
+    /// It goes to a side output.
+    Side(u16, AnyRecord),
+}
+
 /// A user's operator, whatever the number of its inputs. Cloned afresh for every subtask and attempt.
 pub(super) trait Logic: Clone + Send + Sync + 'static {
     type Key: StreamKey;
@@ -52,8 +63,11 @@ pub(super) trait Logic: Clone + Send + Sync + 'static {
 
     fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Self::State, BoxError>;
 
-    /// Side outputs for late records.
-    fn late_sides(&self) -> Vec<SideDecl>;
+    /// Side outputs for late records and for those that fail.
+    fn own_sides(&self) -> Vec<SideDecl>;
+
+    /// What becomes of the record if it fails.
+    fn mishap(&self, record: &Self::In, sides: &[SideDecl]) -> Mishap;
 
     /// Takes note that the state of the record's key is needed.
     fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
@@ -129,6 +143,7 @@ pub(super) struct Engine<L: Logic, W> {
     out: Outbox<L::Out>,
     firing: Firing,
     late: DropCounter,
+    skipped: DropCounter,
     clock: SharedClock,
     leaving: PhantomData<fn() -> W>,
 }
@@ -144,7 +159,7 @@ fn open<L: Logic>(logic: &L, setup: KeyedSetup) -> Result<(L::State, KeyedState,
     let mut keyed = KeyedState::new::<L::Key>(setup);
     let mut sides = Vec::new();
     let state = logic.open(&mut OpenContext::new(&mut keyed, &mut sides))?;
-    logic.late_sides().into_iter().try_for_each(|side| declare_side(&mut sides, side))?;
+    logic.own_sides().into_iter().try_for_each(|side| declare_side(&mut sides, side))?;
     keyed.load()?;
     Ok((state, keyed, sides))
 }
@@ -179,28 +194,30 @@ impl<L: Logic, W> Engine<L, W> {
             out: Outbox::new(),
             firing: Firing::Nothing,
             late: context.control.drop_counter(&context.name, DropReason::Late),
+            skipped: context.control.drop_counter(&context.name, DropReason::Skipped),
             clock: Arc::clone(&context.clock),
             leaving: PhantomData,
         })
     }
 
-    /// Calls user code: the one place, so that what it leaves behind can be taken back one day.
+    /// Calls user code: the one place, so that what it leaves behind can be taken back. The inner result is what it returned.
     fn call(
         &mut self,
         time: Timestamp,
         firing: Option<TimerKind>,
         call: impl FnOnce(&mut L, &mut L::State, &mut ProcessContext<'_, L::Out>) -> Result<(), BoxError>,
-    ) -> Result<(), BoxError> {
+    ) -> Result<Result<(), BoxError>, BoxError> {
         let watermark = self.event_time();
         let Self { logic, state, keyed, sides, out, .. } = self;
         let mut context = ProcessContext { keyed, sides, out, time, watermark, firing, stranger: None };
-        call(logic, state, &mut context)?;
+        let returned = call(logic, state, &mut context);
         if let Some(tag) = context.stranger {
             let text =
                 format!("it emitted to the tag {tag:?}, which it does not declare; call `side_output` in `open`");
             return Err(text.into());
         }
-        self.keyed.take_error().map_or(Ok(()), |error| Err(error.into()))
+        // Not the user's: state that cannot be written or read.
+        self.keyed.take_error().map_or(Ok(returned), |error| Err(error.into()))
     }
 
     fn on_record(&mut self, Record { value, time, hash }: Record<L::In>) -> Result<(), BoxError> {
@@ -220,7 +237,26 @@ impl<L: Logic, W> Engine<L, W> {
             value
         };
         self.logic.enter(&value, hash, &mut self.keyed);
-        self.call(time, None, |logic, state, context| logic.on_record(value, state, context))
+        let mishap = self.logic.mishap(&value, &self.sides);
+        if matches!(mishap, Mishap::Fail) {
+            return self.call(time, None, |logic, state, context| logic.on_record(value, state, context))?;
+        }
+        let before = self.out.len();
+        self.keyed.note_changes();
+        match self.call(time, None, |logic, state, context| logic.on_record(value, state, context))? {
+            Ok(()) => self.keyed.keep_changes(),
+            Err(_) => {
+                self.keyed.take_back()?;
+                if !planted(Canary::SkippedLeavesOutput) {
+                    self.out.truncate(before);
+                }
+                self.skipped.count(1);
+                if let Mishap::Side(side, record) = mishap {
+                    self.out.push_back(Record { value: Emitted::Side(side, record), time, hash });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn on_timer(&mut self, timer: &DueTimer) -> Result<(), BoxError> {
@@ -229,7 +265,7 @@ impl<L: Logic, W> Engine<L, W> {
             _ => Timestamp::MIN,
         };
         self.keyed.enter(timer);
-        self.call(time, Some(timer.kind), |logic, state, context| logic.on_timer(timer.time, state, context))?;
+        self.call(time, Some(timer.kind), |logic, state, context| logic.on_timer(timer.time, state, context))??;
         self.keyed.fired(timer);
         self.keyed.take_error().map_or(Ok(()), |error| Err(error.into()))
     }

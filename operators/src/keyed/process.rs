@@ -9,8 +9,8 @@ use millstream_runtime::state::keyed::KeyedState;
 use millstream_runtime::time::Timestamp;
 
 use crate::keyed::context::{OpenContext, ProcessContext};
-use crate::keyed::engine::{self, Late, Logic};
-use crate::keyed_stream::{KeySelector, KeyedStream, LateRecords};
+use crate::keyed::engine::{self, Late, Logic, Mishap};
+use crate::keyed_stream::{FailingRecords, KeySelector, KeyedStream, LateRecords};
 use crate::stream::Stream;
 
 /// An operator of the user's own on a keyed stream.
@@ -23,7 +23,7 @@ use crate::stream::Stream;
 /// order: timers with a time ≤ it fire, then records with a time ≤ it are late, then it goes on to the next operator.
 ///
 /// An error fails the attempt: the job goes back to the last epoch, so that nothing of the failed call remains, and tries again by
-/// its restart policy.
+/// its restart policy. A record that fails may be skipped instead: see [`KeyedStream::skip_errors`].
 ///
 /// # Examples
 /// ```
@@ -122,11 +122,13 @@ struct OneInput<P: KeyedProcess> {
     process: P,
     selector: KeySelector<P::Key, P::In>,
     late: LateRecords<P::In>,
+    failing: FailingRecords<P::In>,
 }
 
 impl<P: KeyedProcess> Clone for OneInput<P> {
     fn clone(&self) -> Self {
-        Self { process: self.process.clone(), selector: self.selector.clone(), late: self.late.clone() }
+        let (process, selector) = (self.process.clone(), self.selector.clone());
+        Self { process, selector, late: self.late.clone(), failing: self.failing.clone() }
     }
 }
 
@@ -140,8 +142,13 @@ impl<P: KeyedProcess> Logic for OneInput<P> {
         self.process.open(ctx)
     }
 
-    fn late_sides(&self) -> Vec<SideDecl> {
-        self.late.side().into_iter().collect()
+    fn own_sides(&self) -> Vec<SideDecl> {
+        self.late.side().into_iter().chain(self.failing.side()).collect()
+    }
+
+    #[inline]
+    fn mishap(&self, record: &P::In, sides: &[SideDecl]) -> Mishap {
+        self.failing.mishap(record, sides)
     }
 
     fn want(&self, record: &P::In, hash: u32, keyed: &mut KeyedState) {
@@ -199,6 +206,29 @@ impl<T: Send + 'static> LateRecords<T> {
     }
 }
 
+impl<T: Send + 'static> FailingRecords<T> {
+    /// The side output that they go to.
+    pub(super) fn side(&self) -> Option<SideDecl> {
+        match self {
+            Self::Side { tag, .. } => Some(SideDecl::new(tag)),
+            _ => None,
+        }
+    }
+
+    /// What becomes of one, if it fails.
+    #[inline]
+    pub(super) fn mishap(&self, record: &T, sides: &[SideDecl]) -> Mishap {
+        match self {
+            Self::Fail => Mishap::Fail,
+            Self::Skip => Mishap::Skip,
+            Self::Side { tag, copy } => {
+                let side = sides.iter().position(|side| side.is(tag)).and_then(|side| u16::try_from(side).ok());
+                side.map_or(Mishap::Skip, |side| Mishap::Side(side, Box::new(copy(record))))
+            }
+        }
+    }
+}
+
 impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     /// Runs an operator of the user's own: see [`KeyedProcess`]. State and timers are kept under `name`.
     ///
@@ -208,9 +238,9 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     #[track_caller]
     pub fn process<P: KeyedProcess<Key = K, In = T>>(self, name: &str, process: P) -> Stream<P::Out> {
         let at = Location::caller();
-        let late = self.late().clone();
+        let (late, failing) = (self.late().clone(), self.failing().clone());
         let (stream, selector, wire) = self.into_parts();
-        match engine::vertex("process", OneInput { process, selector, late }) {
+        match engine::vertex("process", OneInput { process, selector, late, failing }) {
             Ok(kind) => stream.then_by(Some(name), kind, at, Some(wire)),
             Err(error) => stream.broken(engine::mistake(name, at, &error)),
         }

@@ -62,6 +62,8 @@ pub enum DropReason {
     Late,
     /// It went to a side output that nothing reads.
     UnreadSide,
+    /// User code returned an error for it, and it was to be skipped.
+    Skipped,
 }
 
 impl fmt::Display for DropReason {
@@ -69,6 +71,7 @@ impl fmt::Display for DropReason {
         f.write_str(match self {
             Self::Late => "late",
             Self::UnreadSide => "unread side output",
+            Self::Skipped => "skipped",
         })
     }
 }

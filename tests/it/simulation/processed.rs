@@ -28,7 +28,22 @@ pub(super) struct Processed {
     delay: i64,
     late: Option<LateTo>,
     two_inputs: bool,
+    failing: Option<Failing>,
+    /// Records that fail never come: what is left of a run that skips them must be the same.
+    without_failing: bool,
     sink_faults: f64,
+}
+
+/// What becomes of records for which the operator returns an error, in the first kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    Skipped,
+    DeadLetters,
+}
+
+/// Which records fail.
+const fn fails(record: &Numbered) -> bool {
+    record.seq % 7 == 3
 }
 
 /// What becomes of late records, in the second kind.
@@ -60,13 +75,27 @@ impl Processed {
             delay: rng.random_range(0..60),
             late,
             two_inputs: late.is_none() && rng.random_bool(0.4),
+            failing: None,
+            without_failing: false,
             sink_faults,
         };
-        (processed, vec![Outside::default(), Outside::default()])
+        let failing = match rng.random_range(0..4) {
+            0 => Some(Failing::Skipped),
+            1 => Some(Failing::DeadLetters),
+            _ => None,
+        };
+        let failing = failing.filter(|_| processed.late.is_none() && !processed.two_inputs);
+        (Self { failing, ..processed }, (0..3).map(|_| Outside::default()).collect())
+    }
+
+    /// The same pipeline, to which no record comes that would fail.
+    pub(super) fn without_failing(self) -> Self {
+        Self { without_failing: self.failing.is_some(), ..self }
     }
 
     pub(super) fn graph(&self, outsides: &[Outside]) -> Graph {
         let pipeline = Pipeline::new("sim");
+        let pipeline = if self.late.is_some() { pipeline.parallelism(1) } else { pipeline };
         let source = |name: &str, first_split| {
             let source = SimSource { lengths: self.lengths.clone(), seed: self.seed, first_split };
             let (every, delay) = (self.every, self.delay);
@@ -75,30 +104,49 @@ impl Processed {
         };
         let keys = self.keys;
         let key = move |record: &Numbered| (u64::from(record.split) * 31 + record.seq) % keys;
-        let records = source("left", 0).key_by(key);
+        let records = || source("left", 0).key_by(key);
         let evens = OutputTag::new("evens");
         let out = self.sink(outsides, 0);
         match self.late {
             None if self.two_inputs => {
                 let others = source("right", 10).key_by(key).accept_late();
-                let joined =
-                    records.accept_late().connect(others).process("both", Both(Remember { evens: evens.clone() }));
+                let joined = records()
+                    .accept_late()
+                    .connect(others)
+                    .process("both", Both(Remember { evens: evens.clone(), fails: false }));
                 joined.side(&evens).sink("evens", self.sink(outsides, 1));
                 joined.sink("out", out);
                 pipeline.into()
             }
             None => {
-                let remembered = records.accept_late().process("remember", Remember { evens: evens.clone() });
+                let dead = OutputTag::new("dead");
+                let name = |record: Numbered| (record.split, record.seq);
+                let accepted = || records().accept_late();
+                let (records, fails) = match self.failing {
+                    None => (accepted(), false),
+                    Some(_) if self.without_failing => {
+                        let all = source("left", 0);
+                        if self.failing == Some(Failing::DeadLetters) {
+                            all.clone().filter(fails).map(name).sink("dead", self.sink(outsides, 2));
+                        }
+                        (all.filter(|record| !fails(record)).key_by(key).accept_late(), false)
+                    }
+                    Some(Failing::Skipped) => (accepted().skip_errors(), true),
+                    Some(Failing::DeadLetters) => (accepted().dead_letters_to(&dead), true),
+                };
+                let remembered = records.process("remember", Remember { evens: evens.clone(), fails });
+                if fails && self.failing == Some(Failing::DeadLetters) {
+                    remembered.side(&dead).map(name).sink("dead", self.sink(outsides, 2));
+                }
                 remembered.side(&evens).sink("evens", self.sink(outsides, 1));
                 remembered.sink("out", out);
                 pipeline.into()
             }
             Some(late) => {
-                let pipeline = pipeline.parallelism(1);
                 let tag = OutputTag::new("late");
                 let records = match late {
-                    LateTo::Nowhere => records,
-                    LateTo::Side | LateTo::UnreadSide => records.late_to(&tag),
+                    LateTo::Nowhere => records(),
+                    LateTo::Side | LateTo::UnreadSide => records().late_to(&tag),
                 };
                 let delayed = records.process("delay", Delay);
                 if matches!(late, LateTo::Side) {
@@ -123,7 +171,9 @@ impl Processed {
         let (late, unread) = (dropped(DropReason::Late), dropped(DropReason::UnreadSide));
         let Some(late_to) = self.late else {
             let inputs = if self.two_inputs { 2 } else { 1 };
-            return check("rows", (rows(0), late + unread), (total * inputs, 0));
+            let failed = self.lengths.iter().flat_map(|length| (0..*length).map(|seq| Numbered { split: 0, seq }));
+            let failed = if self.failing.is_some() { failed.filter(fails).count() as u64 } else { 0 };
+            return check("rows", (rows(0), late + unread), ((total - failed) * inputs, 0));
         };
         let expected = self.late_records();
         check("results", rows(0), total - expected)?;
@@ -162,6 +212,8 @@ fn timing(Numbered { split, seq }: Numbered, every: u64, delay: i64) -> Timing {
 #[derive(Clone)]
 struct Remember {
     evens: OutputTag<i64>,
+    /// Some records fail when everything is done.
+    fails: bool,
 }
 
 struct Memory {
@@ -193,6 +245,18 @@ impl Remember {
         if record.seq.is_multiple_of(2) {
             ctx.emit_to(&self.evens, ctx.time().as_micros());
         }
+    }
+
+    /// Makes a mess that must leave no trace.
+    fn fail(memory: &mut Memory, ctx: &mut ProcessContext<'_, Row>) -> BoxError {
+        memory.by_time.clear();
+        memory.all.clear();
+        memory.seen.take();
+        for time in ctx.timers().list(TimerKind::EventTime) {
+            ctx.timers().delete(TimerKind::EventTime, time);
+        }
+        ctx.emit((u64::MAX, 0, "never".to_owned()));
+        "it was to fail".into()
     }
 
     fn on_timer(
@@ -233,7 +297,7 @@ impl KeyedProcess for Remember {
         ctx: &mut ProcessContext<'_, Row>,
     ) -> Result<(), BoxError> {
         Self::on_record(self, record, memory, ctx);
-        Ok(())
+        if self.fails && fails(&record) { Err(Self::fail(memory, ctx)) } else { Ok(()) }
     }
 
     fn on_timer(

@@ -27,6 +27,12 @@ pub(super) trait Part {
     fn encode_slice(&self, entries: usize) -> Result<Slice, CodecError>;
     fn left(&self) -> usize;
     fn rest(&self);
+    /// From now on changes can be taken back.
+    fn note_changes(&self);
+    /// Keeps what was changed.
+    fn keep_changes(&self);
+    /// Puts everything back as it was.
+    fn take_back(&self) -> Result<(), LoadError>;
     /// Says whether nothing can be missing.
     fn is_complete(&self) -> bool;
     /// Takes note that a key is needed.
@@ -290,6 +296,18 @@ where
     fn rest(&self) {
         self.expire(EXPIRED_AT_ONCE);
         self.table.borrow_mut().rest();
+    }
+
+    fn note_changes(&self) {
+        self.table.borrow_mut().note_changes();
+    }
+
+    fn keep_changes(&self) {
+        self.table.borrow_mut().keep();
+    }
+
+    fn take_back(&self) -> Result<(), LoadError> {
+        self.table.borrow_mut().take_back()
     }
 
     fn is_complete(&self) -> bool {

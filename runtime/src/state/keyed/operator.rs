@@ -387,6 +387,25 @@ impl KeyedState {
         self.late.raise(watermark);
     }
 
+    /// From now on changes of state and timers can be taken back, until [`KeyedState::keep_changes`] or
+    /// [`KeyedState::take_back`].
+    pub fn note_changes(&mut self) {
+        self.parts.iter().for_each(|part| part.note_changes());
+    }
+
+    /// Keeps what was changed.
+    pub fn keep_changes(&mut self) {
+        self.parts.iter().for_each(|part| part.keep_changes());
+    }
+
+    /// Puts state and timers back as they were.
+    ///
+    /// # Errors
+    /// [`KeyedError::Load`] when a value cannot be read back from its written form.
+    pub fn take_back(&mut self) -> Result<(), KeyedError> {
+        Ok(self.parts.iter().try_for_each(|part| part.take_back())?)
+    }
+
     /// Takes what went wrong in a handle.
     pub fn take_error(&mut self) -> Option<KeyedError> {
         self.scope.take_error()

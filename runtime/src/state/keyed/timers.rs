@@ -99,7 +99,17 @@ pub struct KeyTimers {
     table: RefCell<TimerTable>,
     event_time: RefCell<Queues>,
     processing_time: RefCell<Queues>,
+    /// Timers that the call in work took out of their queue, and whether that was the one of the past. One that it put in
+    /// needs no note: its key decides that it does not exist.
+    deleted: RefCell<Option<Vec<Deleted>>>,
     scope: Rc<Scope>,
+}
+
+#[derive(Debug)]
+struct Deleted {
+    kind: TimerKind,
+    due: Due<PackedKey>,
+    past: bool,
 }
 
 impl KeyTimers {
@@ -120,6 +130,7 @@ impl KeyTimers {
             table: RefCell::new(Table::new(setup)),
             event_time,
             processing_time,
+            deleted: RefCell::default(),
             scope,
         }
     }
@@ -175,7 +186,10 @@ impl KeyTimers {
         let mut queues = self.queues(kind).borrow_mut();
         let due = self.due(*hash, key, time);
         // One that fires at this moment is in no queue any more.
-        let _ = queues.coming.remove(&due) || queues.past.remove(&due);
+        let past = !queues.coming.remove(&due) && queues.past.remove(&due);
+        if let Some(noted) = &mut *self.deleted.borrow_mut() {
+            noted.push(Deleted { kind, due, past });
+        }
         deleted
     }
 
@@ -338,6 +352,30 @@ impl Part for KeyTimers {
 
     fn rest(&self) {
         self.table.borrow_mut().rest();
+    }
+
+    fn note_changes(&self) {
+        self.table.borrow_mut().note_changes();
+        *self.deleted.borrow_mut() = Some(Vec::new());
+    }
+
+    fn keep_changes(&self) {
+        self.table.borrow_mut().keep();
+        *self.deleted.borrow_mut() = None;
+    }
+
+    fn take_back(&self) -> Result<(), LoadError> {
+        self.table.borrow_mut().take_back()?;
+        for Deleted { kind, due, past } in self.deleted.take().into_iter().flatten() {
+            let mut queues = self.queues(kind).borrow_mut();
+            // Where it never was it does no harm either.
+            if past {
+                queues.past.insert(due)
+            } else {
+                queues.coming.insert(due)
+            };
+        }
+        Ok(())
     }
 
     fn is_complete(&self) -> bool {
