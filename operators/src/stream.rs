@@ -112,14 +112,6 @@ impl<T: Send + 'static> Stream<T> {
         Stream::of_output(self.shared.clone(), (from, side))
     }
 
-    /// Puts an operator vertex of one's own behind this stream; it has to take `T` and send `U`, which nobody checks before the start.
-    /// Only for the test kit.
-    #[doc(hidden)]
-    #[track_caller]
-    pub fn through<U: Send + 'static>(self, vertex: Arc<dyn OperatorVertex>) -> Stream<U> {
-        self.then(None, VertexKind::Operator(vertex), Location::caller())
-    }
-
     /// Adds a vertex behind this stream.
     #[track_caller]
     pub(crate) fn then<U: Send + 'static>(

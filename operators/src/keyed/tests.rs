@@ -1,12 +1,12 @@
 //! Users' operators through the harness: state, timers, side outputs, late records.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_runtime::error::BoxError;
 use millstream_runtime::graph::BuildError;
 use millstream_runtime::testing::{
-    HarnessFailure, Outside, ScriptSink, ScriptSource, ScriptedTime, SimConfig, SimSink, SimSource, check, simulate,
+    HarnessFailure, Outside, ScriptSink, ScriptSource, ScriptedTime, SimConfig, SimSink, SimSource, check, check_steps,
+    simulate,
 };
 use millstream_runtime::time::Timestamp;
 
@@ -30,7 +30,7 @@ where
     check(script, |source: ScriptSource<Step>, sink: ScriptSink<Out>| {
         let pipeline = Pipeline::new("test").parallelism(1);
         let time = ScriptedTime::new(|(_, time, after): &Step| (at(*time), after.map(at)));
-        let timed = pipeline.source("in", source).through::<Step>(Arc::new(time));
+        let timed = pipeline.source("in", source).apply::<Step>(None, time);
         describe(timed.key_by(|(key, ..)| *key)).sink("out", sink);
         pipeline.into()
     })
@@ -153,6 +153,29 @@ fn a_record_at_or_below_the_watermark_is_late_and_nothing_is_before_the_first() 
     assert_eq!(through(LATE, |stream| stream.process("pass", Pass)).unwrap(), [-50, -60, 11, 21]);
     let all = through(LATE, |stream| stream.accept_late().process("pass", Pass));
     assert_eq!(all.unwrap(), LATE.map(|(_, time, _)| time));
+}
+
+#[test]
+fn what_is_late_is_so_over_any_number_of_subtasks_and_restarts() {
+    use millstream_runtime::testing::Step::{Record, Watermark};
+    let script = [
+        Record((1, -60, None), at(-60)),
+        Watermark(at(10)),
+        Record((1, 10, None), at(10)),
+        Record((2, 11, None), at(11)),
+        Watermark(at(20)),
+        Record((2, 20, None), at(20)),
+        Record((1, 21, None), at(21)),
+        Record((3, 0, None), Timestamp::MIN),
+    ];
+    type Steps = millstream_runtime::testing::Step<Step>;
+    let out = check_steps(script, |source: ScriptSource<Steps>, sink: ScriptSink<i64>| {
+        let pipeline = Pipeline::new("test");
+        let steps = pipeline.source("in", source).event_time_by(Steps::time, Steps::strategy());
+        steps.flat_map(Steps::into_record).key_by(|(key, ..)| *key).process("pass", Pass).sink("out", sink);
+        pipeline.into()
+    });
+    assert_eq!(out.unwrap(), [-60, 11, 21, 0]);
 }
 
 #[test]
@@ -381,7 +404,7 @@ fn a_change_of_parallelism_at_every_restart_changes_no_result() {
                 .source("in", source)
                 .map(|n| ((n.seq % 17) as u32, n.seq as i64 * 100 + i64::from(n.split), None::<i64>));
             let time = ScriptedTime::new(|(_, time, _): &Step| (at(*time), (time % 7 == 0).then(|| at(time - 300))));
-            let timed = steps.erase().through::<Step>(Arc::new(time)).key_by(|(key, ..)| *key);
+            let timed = steps.erase().apply::<Step>(None, time).key_by(|(key, ..)| *key);
             timed.accept_late().process("timers", Timers(&[150])).map(|(key, time, ..)| (key, time)).sink("out", sink);
             pipeline.into()
         };

@@ -100,7 +100,7 @@ impl Processed {
             let source = SimSource { lengths: self.lengths.clone(), seed: self.seed, first_split };
             let (every, delay) = (self.every, self.delay);
             let time = ScriptedTime::new(move |record: &Numbered| timing(*record, every, delay));
-            pipeline.source(name, source).through::<Numbered>(std::sync::Arc::new(time))
+            pipeline.source(name, source).apply::<Numbered>(None, time)
         };
         let keys = self.keys;
         let key = move |record: &Numbered| (u64::from(record.split) * 31 + record.seq) % keys;
