@@ -65,6 +65,37 @@ pub struct SimConfig {
     pub stop_after: Option<Duration>,
 }
 
+impl SimReport {
+    /// Adds another run. The trace is that of both.
+    pub fn add(&mut self, other: &Self) {
+        self.trace ^= other.trace.rotate_left(1);
+        let sums = [
+            (&mut self.steps, other.steps),
+            (&mut self.crashes, other.crashes),
+            (&mut self.attempts, other.attempts),
+            (&mut self.epochs, other.epochs),
+            (&mut self.depth_two, other.depth_two),
+            (&mut self.late_loops, other.late_loops),
+            (&mut self.rescales, other.rescales),
+            (&mut self.lazy_reads, other.lazy_reads),
+            (&mut self.evicted_keys, other.evicted_keys),
+            (&mut self.evicted_tombstones, other.evicted_tombstones),
+            (&mut self.completed_groups, other.completed_groups),
+        ];
+        for (sum, more) in sums {
+            *sum += more;
+        }
+        for (reason, count) in &other.dropped {
+            *self.dropped.entry(*reason).or_default() += count;
+        }
+        for (sums, counts) in [(&mut self.passed, &other.passed), (&mut self.hit, &other.hit)] {
+            for (point, count) in counts {
+                *sums.entry(*point).or_default() += count;
+            }
+        }
+    }
+}
+
 impl SimConfig {
     /// A run without any fault.
     pub fn calm(seed: u64) -> Self {
@@ -109,6 +140,8 @@ pub struct SimReport {
     pub late_loops: u64,
     /// Records that operators dropped on purpose, in all attempts together: what is replayed counts again.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Lives with another parallelism than the one before.
+    pub rescales: u64,
     /// Keys that tasks waited for because they were not in memory.
     pub lazy_reads: u64,
     /// Keys that were evicted.
@@ -195,9 +228,11 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         full_disks: config.full_disks,
         controls: Vec::new(),
     };
+    let mut last_parallelism = None;
     for life in 0usize.. {
         let parallelism = config.parallelism.get(life % config.parallelism.len().max(1)).copied().unwrap_or(1);
         let plan = Plan::new(pipeline(), parallelism).map_err(SimFailure::Build)?;
+        world.report.rescales += u64::from(last_parallelism.replace(plan.parallelism()) != Some(plan.parallelism()));
         let stops = world.stops;
         let ended = Life::new(config, &mut world, plan).run();
         let stopped = world.stops < stops || config.stop_after.is_some();
