@@ -3,7 +3,7 @@
 //! Reading never marks anything as changed; every method that takes `&mut self` does, for the elements that it writes, and
 //! renews their time to live. Elements are encoded each by itself: a long list costs what is pushed, not what it holds.
 
-use std::cell::{Ref, RefMut};
+use std::cell::{Ref, RefCell, RefMut};
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -147,6 +147,8 @@ impl<'a, V: StateValue> Iterator for ListIter<'a, V> {
 pub struct Map<K: StreamKey, V: StateValue> {
     pub(super) cells: Rc<Bound<V, Cells<PackedKey, Kept<V>>>>,
     pub(super) key: PhantomData<fn(K) -> K>,
+    /// Keys become bytes in it, so that a look-up allocates nothing.
+    pub(super) scratch: RefCell<Vec<u8>>,
 }
 
 impl<K: StreamKey, V: StateValue> Map<K, V> {
@@ -158,29 +160,28 @@ impl<K: StreamKey, V: StateValue> Map<K, V> {
         self
     }
 
-    fn element(key: &K::Borrowed) -> PackedKey {
-        // Most keys need no buffer: an empty vector allocates nothing until it is written to.
-        PackedKey::of(key, &mut Vec::with_capacity(32))
+    fn element(&self, key: &K::Borrowed) -> PackedKey {
+        PackedKey::of(key, &mut self.scratch.borrow_mut())
     }
 
     /// Returns the value of an entry.
     pub fn get(&self, key: &K::Borrowed) -> Option<Ref<'_, V>> {
-        self.cells.read(&Self::element(key))
+        self.cells.read(&self.element(key))
     }
 
     /// Returns the value of an entry to change it, if there is one. It counts as changed: read with [`Map::get`].
     pub fn get_mut(&mut self, key: &K::Borrowed) -> Option<RefMut<'_, V>> {
-        self.cells.change(&Self::element(key))
+        self.cells.change(&self.element(key))
     }
 
     /// Sets the value of an entry and returns the one before.
     pub fn insert(&mut self, key: &K::Borrowed, value: V) -> Option<V> {
-        self.cells.put(&Self::element(key), value)
+        self.cells.put(&self.element(key), value)
     }
 
     /// Removes an entry and returns its value.
     pub fn remove(&mut self, key: &K::Borrowed) -> Option<V> {
-        self.cells.take(&Self::element(key))
+        self.cells.take(&self.element(key))
     }
 
     /// Says whether there is such an entry.

@@ -1,6 +1,7 @@
 //! All that one operator keeps in one subtask.
 
 use std::any::TypeId;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
@@ -196,7 +197,7 @@ impl KeyedState {
     /// As [`KeyedState::value`].
     pub fn map<K: StreamKey, V: StateValue>(&mut self, name: &str) -> Result<Map<K, V>, KeyedError> {
         let cells = self.bind::<V, Cells<PackedKey, Kept<V>>>(name, StateKind::Map, KeptForm::first())?;
-        Ok(Map { cells, key: PhantomData })
+        Ok(Map { cells, key: PhantomData, scratch: RefCell::default() })
     }
 
     /// Declares a map per key, whose values of older versions are migrated.
@@ -213,7 +214,7 @@ impl KeyedState {
     {
         let form = KeptForm::versioned(form.version, form.migrate);
         let cells = self.bind::<V, Cells<PackedKey, Kept<V>>>(name, StateKind::Map, form)?;
-        Ok(Map { cells, key: PhantomData })
+        Ok(Map { cells, key: PhantomData, scratch: RefCell::default() })
     }
 
     fn bind<V: StateValue, C: Content<Value = Kept<V>>>(
