@@ -49,7 +49,6 @@ fn the_options_in_force_are_the_pinned_ones() {
         "level0_file_num_compaction_trigger=4",
         "level0_slowdown_writes_trigger=20",
         "level0_stop_writes_trigger=36",
-        "compression=kLZ4Compression",
     ];
     let count = |line: &str| text.lines().filter(|found| found.trim() == line).count();
     for line in of_database {
@@ -58,6 +57,9 @@ fn the_options_in_force_are_the_pinned_ones() {
     for line in of_each_family {
         assert_eq!(count(line), 1 + Space::ALL.len(), "{line}");
     }
+    // All but the log.
+    let compressed = (count("compression=kLZ4Compression"), count("compression=kNoCompression"));
+    assert_eq!(compressed, (Space::ALL.len(), 1));
 }
 
 #[test]
@@ -149,4 +151,46 @@ fn a_flipped_bit_in_the_middle_of_the_wal_is_refused_and_a_torn_tail_is_not() {
     let torn = copy("torn", &whole[..whole.len() - 10]).unwrap();
     let found = torn.multi_get(Space::Meta, &(0..20u8).map(|key| vec![key]).collect::<Vec<_>>()).unwrap();
     assert_eq!(found.iter().filter(|value| value.is_some()).count(), 19);
+}
+
+/// A store with one ingested run, its directory, and the run's table in it.
+fn ingested(backend: &RocksDb, root: &Path) -> (PathBuf, PathBuf) {
+    let mut store = backend.open("p", SHARD, true).unwrap();
+    store.write(put(b"k"), Durability::Synced).unwrap();
+    let mut rows = (0..50u8).map(|key| (vec![key], Some(vec![key; 10])));
+    let run = store.write_run(Space::Rows, &mut rows).unwrap();
+    store.ingest(run).unwrap();
+    let directory = root.join("p/0");
+    let table = files(&directory, "0", ".sst").pop().unwrap();
+    (directory, table)
+}
+
+#[test]
+fn a_run_that_the_database_listed_and_removed_is_put_back() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path());
+    let (directory, table) = ingested(&backend, root.path());
+    // As after a sync of the MANIFEST that failed: the name in the database is gone, the one beside it is there.
+    fs::rename(&table, directory.join("ingest/0.sst")).unwrap();
+    // Some other run, which must not pass for it.
+    fs::write(directory.join("ingest/1.sst"), b"not a table").unwrap();
+    let store = backend.open("p", SHARD, false).unwrap();
+    let found = store.multi_get(Space::Rows, &[vec![7]]).unwrap();
+    assert_eq!(found, [Some(vec![7; 10])]);
+    assert!(table.exists() && files(&directory.join("ingest"), "", "").is_empty());
+}
+
+#[test]
+fn another_run_is_not_taken_for_one_that_is_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path());
+    let (directory, table) = ingested(&backend, root.path());
+    let other = RocksDb::at(root.path().join("other"));
+    let (_, stranger) = ingested(&other, &root.path().join("other"));
+    fs::remove_file(&table).unwrap();
+    fs::copy(stranger, directory.join("ingest/0.sst")).unwrap();
+    let error = backend.open("p", SHARD, false).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Corrupt, "{}", error.source);
+    assert!(error.source.to_string().contains("No such file"), "{}", error.source);
+    assert!(!table.exists() && directory.join("ingest/0.sst").exists(), "it is left as it was found");
 }
