@@ -6,7 +6,7 @@
 //!     WRITTEN.millstream       there once a write was synced: an empty or missing database beside it is damage
 //!     EPOCH.millstream         the mark: what the database has had at least; see `mark_file.rs`
 //!     PROBE.millstream*        only while a start tries the directory
-//!     ingest/                  sorted runs on their way in; emptied at open
+//!     ingest/                  sorted runs on their way in; emptied at open, when all tables are there
 //! ```
 
 use std::fs::{self, File};
@@ -165,25 +165,36 @@ impl RocksDbStore {
             return Err(StoreError::new(StoreErrorKind::Corrupt, "open the store", &directory, reason));
         }
         let ingest = directory.join(INGEST_DIR);
-        match fs::remove_dir_all(&ingest) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-            _ => fs::create_dir(&ingest).map_err(io)?,
-        }
-
         let mut options = options();
         options.create_if_missing(!written && create);
         options.create_missing_column_families(!written);
-        let names = [rocksdb::DEFAULT_COLUMN_FAMILY_NAME].into_iter().chain(Space::ALL.map(Space::name));
-        let families = names.map(|name| {
-            let mut options = options.clone();
-            if name == Space::Log.name() {
-                // Deltas are deleted by the next fold: compressing them takes longer than they live.
-                options.set_compression_type(DBCompressionType::None);
-            }
-            ColumnFamilyDescriptor::new(name, options)
-        });
-        let db = DB::open_cf_descriptors(&options, &directory, families)
-            .map_err(|error| advised(open_kind(&error), "open the store", &directory, &error))?;
+        let open = || {
+            let names = [rocksdb::DEFAULT_COLUMN_FAMILY_NAME].into_iter().chain(Space::ALL.map(Space::name));
+            let families = names.map(|name| {
+                let mut options = options.clone();
+                if name == Space::Log.name() {
+                    // Deltas are deleted by the next fold: compressing them takes longer than they live.
+                    options.set_compression_type(DBCompressionType::None);
+                }
+                ColumnFamilyDescriptor::new(name, options)
+            });
+            DB::open_cf_descriptors(&options, &directory, families)
+        };
+        let mut db = open();
+        if let Err(error) = &db
+            && let Some(missing) = missing_table(error, &directory)
+        {
+            db = put_back(&missing, &ingest, open).unwrap_or(db);
+        }
+        if let Err(error) = &db
+            && kind(error) == StoreErrorKind::Full
+        {
+            // It got past its list of files, so it has them all: what waits beside it only takes up room.
+            empty(&ingest).map_err(io)?;
+            db = open();
+        }
+        let db = db.map_err(|error| advised(open_kind(&error), "open the store", &directory, &error))?;
+        empty(&ingest).map_err(io)?;
         let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0) });
         let mut store = Self { shared, mark, written, failed: None };
         match (store.is_empty()?, written) {
@@ -453,6 +464,49 @@ impl Store for RocksDbStore {
         let copied = Checkpoint::new(&self.shared.db).and_then(|checkpoint| checkpoint.create_checkpoint(path));
         copied.map_err(|error| self.shared.rocksdb_error(action, error))
     }
+}
+
+/// Removes what is in a directory, and makes it if it is not there.
+fn empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir(directory),
+    }
+}
+
+/// The table that the database lists and does not find, by the text of its error: it has no other way to say so.
+fn missing_table(error: &rocksdb::Error, directory: &Path) -> Option<PathBuf> {
+    let text = error.as_ref();
+    let named = text.contains("No such file").then(|| text.split([' ', ':']).map(Path::new))?;
+    let is_table = |path: &&Path| path.parent() == Some(directory) && path.extension().is_some_and(|end| end == "sst");
+    named.into_iter().find(|path| is_table(path) && !path.exists()).map(Path::to_owned)
+}
+
+/// Tries the runs that wait beside the database in the place of a table that is gone; nothing if none of them is it.
+///
+/// When the sync of its MANIFEST fails during an ingestion, the database takes the ingestion for failed and removes its own
+/// name of the run, although the MANIFEST already lists it. It opens no more then. The run still has its name here, for that is
+/// taken away only once the ingestion has succeeded. The database checks each table's size and unique id when it opens, so no other
+/// run can pass for it.
+fn put_back(
+    missing: &Path,
+    ingest: &Path,
+    open: impl Fn() -> Result<DB, rocksdb::Error>,
+) -> Option<Result<DB, rocksdb::Error>> {
+    for run in fs::read_dir(ingest).ok()?.filter_map(Result::ok) {
+        if fs::hard_link(run.path(), missing).is_err() {
+            continue;
+        }
+        let synced = || File::open(missing.parent()?).ok()?.sync_all().ok();
+        if let Ok(db) = open()
+            && synced().is_some()
+        {
+            tracing::warn!(table = %missing.display(), "put a run back that the database listed and had removed");
+            return Some(Ok(db));
+        }
+        let _ = fs::remove_file(missing);
+    }
+    None
 }
 
 /// Makes the names of new directories durable, up to the one that the root stands in.
