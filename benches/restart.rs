@@ -180,6 +180,14 @@ struct Outcome {
     state: StateStatus,
 }
 
+/// One size of state, and what was found of it, in seconds.
+#[derive(Default)]
+struct Size {
+    bytes: u64,
+    firsts: Vec<f64>,
+    tails: Vec<f64>,
+}
+
 /// Fills `keys` keys and starts on them.
 fn measure(keys: u64, value_bytes: u64, log_bytes: u64) -> anyhow::Result<Outcome> {
     let directory = tempfile::tempdir()?;
@@ -247,35 +255,33 @@ fn main() -> anyhow::Result<()> {
     let value = setting("MILLSTREAM_VALUE_BYTES", 100);
     let rounds = setting("MILLSTREAM_ROUNDS", 3);
     let noise = Noise::begin();
-    let sizes = [0, 1 << 20, state];
-    let mut firsts: Vec<Vec<f64>> = vec![Vec::new(); sizes.len()];
-    let mut tails = firsts.clone();
+    let mut sizes: Vec<Size> = [0, 1 << 20, state].map(|bytes| Size { bytes, ..Size::default() }).into();
     for round in 0..rounds {
-        for (index, size) in sizes.iter().enumerate() {
-            let outcome = measure(size / value, value, if *size == state { log } else { 0 })?;
+        for size in &mut sizes {
+            let outcome = measure(size.bytes / value, value, if size.bytes == state { log } else { 0 })?;
             let Outcome { first, p99, cold, state } = outcome;
             let cache = if cold { "page cache dropped" } else { "page cache NOT dropped: not root" };
             println!(
                 "round {round}: {:5} MB of values: first output after {first:?}, p99 of the next {PROBES} {p99:?} ({} keys read, \
                  {} evicted; {cache})",
-                size >> 20,
+                size.bytes >> 20,
                 state.read_keys,
                 state.evicted_keys
             );
-            firsts[index].push(first.as_secs_f64());
-            tails[index].push(p99.as_secs_f64());
+            size.firsts.push(first.as_secs_f64());
+            size.tails.push(p99.as_secs_f64());
         }
     }
-    for (index, size) in sizes.iter().enumerate().skip(1) {
-        let ratios = |values: &[Vec<f64>]| -> Vec<f64> {
-            values[index].iter().zip(&values[0]).map(|(some, none)| some / none).collect()
-        };
-        let (first, tail) = (ratios(&firsts), ratios(&tails));
+    let (empty, filled) = sizes.split_first().context("no sizes")?;
+    for size in filled {
+        let ratios =
+            |some: &[f64], none: &[f64]| some.iter().zip(none).map(|(some, none)| some / none).collect::<Vec<_>>();
+        let (first, tail) = (ratios(&size.firsts, &empty.firsts), ratios(&size.tails, &empty.tails));
         let ((low, high), (tail_low, tail_high)) = (range(&first), range(&tail));
         println!(
             "{:5} MB against the empty store: first output {:.2} ({low:.2}-{high:.2}), p99 {:.2} ({tail_low:.2}-{tail_high:.2}); \
              {rounds} rounds, {} foreign cores",
-            size >> 20,
+            size.bytes >> 20,
             median(&first),
             median(&tail),
             noise.text()

@@ -189,7 +189,10 @@ impl<'a> Merged<'a> {
 mod tests {
     use super::*;
 
-    fn chunk(entries: &[(u16, &[u8], &[u8], Option<u8>)]) -> Vec<u8> {
+    /// State, key, element and value.
+    type Given<'a> = (u16, &'a [u8], &'a [u8], Option<u8>);
+
+    fn chunk(entries: &[Given<'_>]) -> Vec<u8> {
         let mut out = Vec::new();
         for (state, key, element, value) in entries {
             let value = value.map(|value| {

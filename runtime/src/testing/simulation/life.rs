@@ -96,7 +96,7 @@ pub(super) struct Life<'a> {
     share: StoreShare,
     memory: MemoryBudget,
     /// One at a time, but for a planted bug.
-    folds: Vec<Box<FoldJob>>,
+    folds: Vec<FoldJob>,
     /// Messages to the job, in order per sender.
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
@@ -473,7 +473,7 @@ impl<'a> Life<'a> {
                 }
                 self.mail.entry(Sender::Committer).or_default().push_back(JobEvent::Committer(*answer));
             }
-            CommitterStep::Fold(job) => self.folds.push(job),
+            CommitterStep::Fold(job) => self.folds.push(*job),
             CommitterStep::Worked => {}
             CommitterStep::Idle(at) => self.committer_at = at,
         }
