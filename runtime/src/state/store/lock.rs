@@ -9,11 +9,23 @@ use crate::time::{Clock, SystemClock, Timestamp};
 
 const LOCK_FILE: &str = "LOCK.millstream";
 
-/// Takes the lock; it is held until the file is closed, at the latest when the process ends, however it ends.
+/// The lock, held until it is dropped, at the latest until the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread of the host has forked and that has not called exec yet
+        // has the same open file, and would hold the lock for a moment longer, in which the store is to be opened anew.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the lock.
 ///
 /// # Errors
 /// [`StoreErrorKind::Locked`] says who has it.
-pub(super) fn take(directory: &Path) -> Result<File, StoreError> {
+pub(super) fn take(directory: &Path) -> Result<Held, StoreError> {
     let path = directory.join(LOCK_FILE);
     // The first file that is opened for writing there: what is wrong with the directory shows here.
     let io = |error| probe::refused(directory, error);
@@ -38,7 +50,7 @@ pub(super) fn take(directory: &Path) -> Result<File, StoreError> {
     }
     let owner = format!("pid {} since {}\n", std::process::id(), utc(SystemClock::new().now()));
     file.set_len(0).and_then(|()| file.write_all(owner.as_bytes())).map_err(io)?;
-    Ok(file)
+    Ok(Held(file))
 }
 
 /// `2026-01-31T23:59:59Z`; days to a date as in Howard Hinnant, "chrono-compatible low-level date algorithms".
@@ -72,6 +84,18 @@ pub(super) const fn io_kind(kind: io::ErrorKind) -> StoreErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn is_free_after_the_drop_although_a_forked_child_has_the_file_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = take(directory.path()).unwrap();
+        // The same open file, as a child has it between fork and exec.
+        let inherited = held.0.try_clone().unwrap();
+        assert_eq!(take(directory.path()).unwrap_err().kind, StoreErrorKind::Locked);
+        drop(held);
+        drop(take(directory.path()).unwrap());
+        drop(inherited);
+    }
 
     #[test]
     fn times_are_written_as_dates() {

@@ -143,7 +143,7 @@ struct RocksDbStore {
 struct Shared {
     // Declared, and so dropped, before the lock: RocksDB closes its files while the store is still ours.
     db: DB,
-    _lock: File,
+    _lock: lock::Held,
     directory: PathBuf,
     runs: AtomicU64,
 }
