@@ -63,6 +63,9 @@ struct Args {
     /// Panics at this record of this life, once
     #[arg(long)]
     panic_at: Option<u64>,
+    /// Books every booking by a timer, once event time has come to it
+    #[arg(long)]
+    timers: bool,
     /// Bytes of memory that the state may take
     #[arg(long, default_value_t = 4 << 20)]
     memory: u64,
@@ -113,14 +116,66 @@ fn ledger(args: &Args, dir: &Path) -> Pipeline {
     if let Some(rate) = args.rate {
         bookings = bookings.rate(rate);
     }
-    pipeline
+    let bookings = pipeline
         .source("bookings", Budgeted::new(bookings, args.budget, args.bug))
         .inspect(panic_at(args.panic_at))
+        .erase();
+    let bookings = if args.timers {
+        bookings
+            .event_time(value_date, Duration::ZERO)
+            .key_by(|booking| booking.account)
+            .process("value-dates", AtValueDate)
+    } else {
+        bookings
+    };
+    bookings
         .key_by(|booking: &Booking| booking.account)
         .fold("balances", Balance::default, |balance, booking| balance.book(&booking))
         .map(|(account, balance)| Row(account, balance))
         .sink("books", FileSink::at(dir.join("out")).roll_interval(Duration::from_millis(20)));
     pipeline
+}
+
+/// When a booking counts: they come in this order within a partition, and no two have the same date.
+fn value_date(booking: &Booking) -> Timestamp {
+    Timestamp::from_micros(i64::try_from(booking.seq).unwrap_or(i64::MAX) * 1_000 + i64::from(booking.partition))
+}
+
+/// Holds every booking until its value date.
+#[derive(Clone)]
+struct AtValueDate;
+
+impl KeyedProcess for AtValueDate {
+    type Key = u64;
+    type In = Booking;
+    type Out = Booking;
+    type State = Map<i64, Booking>;
+
+    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Map<i64, Booking>, BoxError> {
+        Ok(ctx.map("waiting")?)
+    }
+
+    fn on_record(
+        &mut self,
+        booking: Booking,
+        waiting: &mut Map<i64, Booking>,
+        ctx: &mut ProcessContext<'_, Booking>,
+    ) -> Result<(), BoxError> {
+        ctx.timers().register(TimerKind::EventTime, ctx.time());
+        waiting.insert(&ctx.time().as_micros(), booking);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        time: Timestamp,
+        waiting: &mut Map<i64, Booking>,
+        ctx: &mut ProcessContext<'_, Booking>,
+    ) -> Result<(), BoxError> {
+        let booking = waiting.remove(&time.as_micros()).ok_or("a timer without its booking")?;
+        ctx.emit(booking);
+        Ok(())
+    }
 }
 
 fn words(args: &Args, dir: &Path) -> Pipeline {
@@ -231,15 +286,16 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            ended = job.wait() => {
-                let state = job.state();
-                tell(&format!("keys {} {}", state.read_keys, state.evicted_keys));
-                return Ok(ended?);
-            }
+            ended = job.wait() => return Ok(ended?),
             _ = look.tick() => {}
         }
         let status = job.status();
+        let before = told.1;
         report(&status, &mut told, tell);
+        if told.1 > before {
+            let state = job.state();
+            tell(&format!("keys {} {}", state.read_keys, state.evicted_keys));
+        }
         let epochs = status.committed.number().saturating_sub(status.restored.number());
         if args.stop_after.is_some_and(|after| epochs >= after) {
             return Ok(job.stop(Duration::from_secs(20)).await?);

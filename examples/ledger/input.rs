@@ -1,12 +1,14 @@
 //! The input of the ledger, made from a seed: whoever knows the seed knows every record, without asking the ledger.
 
+use serde::{Deserialize, Serialize};
+
 /// Partitions of the input; record `number` is record `number / PARTITIONS` of partition `number % PARTITIONS`.
 pub(crate) const PARTITIONS: u32 = 4;
 /// Accounts; the first half takes records from every partition, the others from one each.
 const ACCOUNTS: u64 = 4_000;
 
 /// One numbered booking.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Booking {
     /// Where it came from.
     pub(crate) partition: u32,

@@ -142,7 +142,7 @@ struct Summary {
     epochs: u64,
     rows: u64,
     stores: u64,
-    /// Keys that were read back and evicted by the lives that came to their end.
+    /// Keys that were read back and evicted, as far as the lives told.
     read: u64,
     evicted: u64,
 }
@@ -172,8 +172,8 @@ impl Summary {
         let Self { lives, recoveries, epochs, stores, rows, read, evicted, .. } = self;
         writeln!(
             table,
-            "  {lives} lives, {recoveries} recoveries, {epochs} epochs, {stores} stores, {rows} rows judged\n  in the last \
-             lives {read} keys were read back and {evicted} evicted"
+            "  {lives} lives, {recoveries} recoveries, {epochs} epochs, {stores} stores, {rows} rows judged\n  {read} keys \
+             were read back and {evicted} evicted"
         )
         .unwrap();
         table
@@ -203,7 +203,12 @@ impl Victim {
         }
         arguments.extend(bug.map(|bug| format!("--bug={bug}")));
         let oracle = match workload {
-            Workload::Ledger => Oracle::ledger(seed, records),
+            Workload::Ledger => {
+                if seed % 4 < 2 {
+                    arguments.push("--timers".to_owned());
+                }
+                Oracle::ledger(seed, records)
+            }
             Workload::Words => {
                 arguments.push("--workload=words".to_owned());
                 let files: Vec<String> = (0..input::PARTITIONS)
@@ -282,6 +287,8 @@ impl Victim {
     /// Holds a life against the one before: what it said was committed is there.
     fn after(&mut self, life: &Life, summary: &mut Summary) -> Result<(), String> {
         summary.lives += 1;
+        summary.read += life.read;
+        summary.evicted += life.evicted;
         summary.epochs += life.epochs();
         let Some(restored) = life.restored else { return Ok(()) };
         summary.recoveries += u64::from(restored > 0);
@@ -298,8 +305,6 @@ impl Victim {
         let mut life = Life::begin(&self.exe, self.dir.path(), &self.arguments, &[]);
         life.wait_for(|told| matches!(told, Told::Ended(_)))?;
         let life = life.wait()?;
-        summary.read += life.read;
-        summary.evicted += life.evicted;
         self.after(&life, summary)?;
         self.oracle.judge(&self.out())?;
         summary.rows += self.oracle.rows();
