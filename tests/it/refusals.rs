@@ -12,7 +12,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use millstream::prelude::*;
-use millstream::runtime::checkpoint::{Closing, OperatorDecl, OperatorKind};
+use millstream::runtime::checkpoint::{Closing, OperatorDecl, OperatorKind, StateDecl};
 use millstream::runtime::runtime::RuntimeBuilder;
 use millstream::runtime::state::log::StartFrom;
 use millstream::runtime::state::store::{Durability, Space, StateBackend, WriteBatch};
@@ -127,7 +127,7 @@ fn another_version_of_a_state_is_refused() {
     let root = tempfile::tempdir().unwrap();
     stored::live(root.path(), 1, 2, false, None);
     let with = |states: &[(&str, u32)]| -> Vec<OperatorDecl> {
-        let states = states.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+        let states = states.iter().map(|(name, version)| StateDecl::value(*name, *version)).collect();
         let mut declared = stored::declared();
         declared[1] = OperatorDecl { name: "counts".to_owned(), kind: OperatorKind::Stateful, states };
         declared

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream::runtime::checkpoint::{
-    Closing, Delivered, Delta, EpochBundle, OperatorDecl, OperatorKind, OutboxPart, Part, SplitPosition,
+    Closing, Delivered, Delta, EpochBundle, OperatorDecl, OperatorKind, OutboxPart, Part, SplitPosition, StateDecl,
 };
 use millstream::runtime::fault::NoFaults;
 use millstream::runtime::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
@@ -37,7 +37,7 @@ pub(crate) fn identity() -> Identity {
 
 pub(crate) fn declared() -> Vec<OperatorDecl> {
     let declare = |name: &str, kind, states: &[(&str, u32)]| {
-        let states = states.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+        let states = states.iter().map(|(name, version)| StateDecl::value(*name, *version)).collect();
         OperatorDecl { name: name.to_owned(), kind, states }
     };
     vec![
