@@ -3,7 +3,8 @@
 //!
 //! *Harmless* means that the store opens and holds exactly what it held: epoch, attempt, positions, state, rows, output; and
 //! that it goes on from there. `make damage FLIPS=1000` sets `MILLSTREAM_FLIPS`: so many bits of each large file, and every byte of
-//! the small ones and of the MANIFEST; `MILLSTREAM_DAMAGE_SEED` draws other ones.
+//! the small ones and of the MANIFEST; `MILLSTREAM_DAMAGE_SEED` draws other ones, `MILLSTREAM_DAMAGE_FILE=MANIFEST` harms only the
+//! files whose names begin so.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -309,7 +310,9 @@ fn no_harm_to_any_file_of_a_store_goes_unnoticed() {
     assert!(ssts >= 3 && original.rows.len() > 100, "{ssts} files, {} rows", original.rows.len());
 
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let cases = cases(flips, [&image_files, &older_files, &foreign_files], &mut rng);
+    let mut cases = cases(flips, [&image_files, &older_files, &foreign_files], &mut rng);
+    let only = std::env::var("MILLSTREAM_DAMAGE_FILE").ok();
+    cases.retain(|case| only.as_ref().is_none_or(|only| case.file.starts_with(only)));
     let verdicts = run(image.path(), &cases, &original);
     let took = clock.now().saturating_since(began);
     println!("damage: seed {seed}, {:.0} s\n{}", took.as_secs_f64(), table(&cases, &verdicts));
@@ -331,12 +334,14 @@ fn no_harm_to_any_file_of_a_store_goes_unnoticed() {
                 *texts.entry(text).or_default() += 1;
             }
             Verdict::Silent(_) | Verdict::Hung => bad.push(format!("{} {}: {verdict:?}", case.file, case.harm.text())),
-            Verdict::Stuck | Verdict::Harmless => {}
+            Verdict::Stuck => println!("  given up by the watchdog: {} {}", case.file, case.harm.text()),
+            Verdict::Harmless => {}
         }
     }
     if variable("MILLSTREAM_DAMAGE_TEXTS").is_some() {
         texts.iter().for_each(|(text, count)| println!("{count:6} {text}"));
     }
     assert!(bad.is_empty(), "{} of {} cases:\n{}", bad.len(), cases.len(), bad.join("\n"));
-    assert!(verdicts.contains(&Verdict::Harmless) && texts.len() > 5, "the judge knows only one answer");
+    let answers = verdicts.contains(&Verdict::Harmless) && texts.len() > 5;
+    assert!(answers || only.is_some(), "the judge knows only one answer");
 }
