@@ -66,7 +66,7 @@ struct Warming {
     /// The first row of the next page, without operator, state and group; nothing for the beginning.
     from: Option<Vec<u8>>,
     rows: usize,
-    /// `folded_through` when the scan of the group began.
+    /// `folded_through` when the page that is under way was asked for.
     began: Epoch,
     evictions: u64,
     under_way: bool,
@@ -190,8 +190,9 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         }
         let (index, start) = (self.residency.warming.as_ref()?.index, self.residency.warming.as_ref()?.from.clone());
         let prefix = self.prefix(index);
+        let began = self.setup.share.folded_through();
         let warming = self.residency.warming.as_mut().filter(|warming| !warming.under_way)?;
-        warming.under_way = true;
+        (warming.under_way, warming.began) = (true, began);
         let to = successor(&prefix);
         Some(Look::Scan { from: start.unwrap_or(prefix), to, limit: warming.rows })
     }
@@ -296,7 +297,8 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     /// Evicts the least recently changed keys of a group that may go; says how many.
     fn evict(&mut self, index: usize) -> usize {
         let mut folded_through = self.setup.share.folded_through();
-        if let Some(warming) = self.residency.warming.as_ref().filter(|_| !planted(Canary::StaleWarmUp)) {
+        let under_way = self.residency.warming.as_ref().filter(|warming| warming.under_way);
+        if let Some(warming) = under_way.filter(|_| !planted(Canary::StaleWarmUp)) {
             folded_through = folded_through.min(warming.began);
         }
         let Some(map) = self.maps.get_mut(index) else { return 0 };
