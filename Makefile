@@ -52,7 +52,7 @@ sim: export MILLSTREAM_SIM_SEEDS = $(SEEDS)
 sim: setup ## The simulator over SEEDS=20000 seeds
 	$(call it,simulation::)
 
-canaries: setup ## Twelve planted bugs, each of which the simulator must find
+canaries: setup ## Planted bugs, each of which the simulator must find
 	$(call it,canaries::)
 
 kill9: export MILLSTREAM_KILLS = $(KILLS)

@@ -9,7 +9,7 @@
 //! Nothing of it needs to be atomic: entries are absolute values and the log wins over rows, so a crash between any two
 //! steps only means that the same prefix, or a longer one, is folded again. A fold never goes beyond the committed epoch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -136,22 +136,22 @@ struct Merged<'a> {
 impl<'a> Merged<'a> {
     /// Takes chunks from the oldest to the newest; nothing if one is damaged.
     fn of(chunks: &'a [Vec<u8>]) -> Option<Self> {
-        let mut all = Vec::new();
-        for chunk in chunks {
+        // From the newest to the oldest, keeping the first of each key: where the same keys change in every epoch, few of many
+        // entries are left to be sorted.
+        let mut seen: HashSet<&[u8]> = HashSet::new();
+        let mut newest = Vec::new();
+        for chunk in chunks.iter().rev() {
             let mut entries = entry::entries(chunk);
-            all.extend(entries.by_ref());
+            let of_chunk: Vec<_> = entries.by_ref().collect();
             if entries.is_damaged() {
                 return None;
             }
+            newest.extend(of_chunk.into_iter().rev().filter(|found| seen.insert(found.key)));
         }
-        // Stable: of several entries of a key the newest stays last.
-        all.sort_by(|left, right| left.key.cmp(right.key));
-        let mut merged = Self { entries: Vec::with_capacity(all.len()), timers: Vec::new(), states: BTreeSet::new() };
-        let mut rest = all.into_iter().peekable();
-        while let Some(found) = rest.next() {
-            if rest.peek().is_some_and(|next| next.key == found.key) {
-                continue;
-            }
+        drop(seen);
+        newest.sort_unstable_by(|left, right| left.key.cmp(right.key));
+        let mut merged = Self { entries: Vec::new(), timers: Vec::new(), states: BTreeSet::new() };
+        for found in &newest {
             let key = EntryKey::parse(found.key)?;
             if merged.states.last() != Some(&key.state) {
                 merged.states.insert(key.state);
@@ -159,8 +159,8 @@ impl<'a> Merged<'a> {
             if key.state == entry::TIMERS {
                 merged.timers.push((entry::timer_index(&key), found.value.is_some()));
             }
-            merged.entries.push(found);
         }
+        merged.entries = newest;
         merged.timers.sort();
         Some(merged)
     }
