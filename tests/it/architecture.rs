@@ -32,7 +32,7 @@ const GROUPS: &[&[&str]] = &[
 const DOORS: &[(&str, &str)] = &[
     ("flume", "runtime/src/channel/"),
     ("actix", "runtime/src/actor/"),
-    ("rocksdb", "runtime/src/state/store/rocksdb.rs"),
+    ("rocksdb", "runtime/src/state/store/rocksdb/"),
     ("rmp_serde", "runtime/src/codec.rs"),
     ("metrics", "runtime/src/metrics/"),
     ("rustix", "runtime/src/actor/threads.rs"),

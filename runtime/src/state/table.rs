@@ -13,72 +13,32 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::canary::{Canary, planted};
-use crate::checkpoint::Delta;
-use crate::codec::CodecError;
 use crate::id::{Epoch, OperatorId};
 use crate::state::budget::MemoryBudget;
-use crate::state::cell::{Cell, Content, Single, Stamp};
+use crate::state::cell::{Content, Single, Stamp};
 use crate::state::entry::{self, EntryKey};
-use crate::state::form::{Form, FormError, Plain};
-use crate::state::freeze::{DeltaBuilder, Frozen, KeyList, OperatorState, Slice, Snapshot};
+use crate::state::form::{Form, Plain};
+use crate::state::freeze::{Frozen, KeyList, OperatorState};
 use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
 use crate::state::read::{StateRead, StateRows};
 use crate::state::store::StoreShare;
 
+mod encoding;
+mod error;
 mod residency;
+mod tombstones;
 mod undo;
 
+use self::encoding::{Mean, Written, copy_on_write};
+pub use self::error::{LoadError, StateError, UnknownState};
 use self::residency::Residency;
+use self::tombstones::dig;
 use self::undo::Before;
 
 #[derive(Debug)]
 struct Slot<K, C> {
     key: K,
     content: C,
-}
-
-/// State that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// The entry's value of an epoch that is being encoded cannot be encoded.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// The record belongs to another subtask: it was not exchanged by its key. A bug in this library, or a hash that was
-    /// computed by other means.
-    #[error("hash {hash} belongs to a key group of another subtask")]
-    NotMine {
-        /// The hash.
-        hash: u32,
-    },
-}
-
-/// A state that its operator did not declare: a bug of the operator.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("state {state} is not declared; declare it in `open`, by the same name every time")]
-pub struct UnknownState {
-    /// Its name.
-    pub state: String,
-}
-
-/// A state that cannot be restored.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// A stored entry is not what this state writes: the key's or value's type changed, or the bytes are damaged.
-    #[error("cannot restore state {state}: an entry is not of its key type")]
-    Key {
-        /// Number of the state.
-        state: u16,
-    },
-    /// A stored value is not of the state's type.
-    #[error("cannot restore state {state}")]
-    Value {
-        /// Number of the state.
-        state: u16,
-        /// The cause.
-        source: FormError,
-    },
 }
 
 /// Whose state a table is, and what it begins with.
@@ -123,34 +83,12 @@ pub struct Table<K, C: Content, F = Plain> {
     before: Option<Vec<Before<Place<K, C>>>>,
 }
 
-/// How many bytes entries have, on average.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mean {
-    entries: u64,
-    bytes: u64,
-}
-
-impl Mean {
-    fn add(&mut self, delta: &Delta) {
-        // What is newer counts more.
-        let bytes: usize = delta.chunks.iter().map(Vec::len).sum();
-        self.entries = self.entries / 2 + delta.entries;
-        self.bytes = self.bytes / 2 + bytes as u64;
-    }
-
-    fn mean(self) -> usize {
-        usize::try_from(self.bytes / self.entries.max(1)).unwrap_or(usize::MAX)
-    }
-}
-
 impl<K, C: Content, F> fmt::Debug for Table<K, C, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("setup", &self.setup).field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
 
-/// Entries that are looked up together when an epoch is encoded, so that their cache misses overlap.
-const AT_ONCE: usize = 64;
 /// Tombstones that are dropped between two frames.
 const SWEPT_AT_ONCE: usize = 64;
 
@@ -316,65 +254,6 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         Ok(self.touch(hash, key, element)?.take())
     }
 
-    /// Reads the places of these keys ahead of their changes, if those have much to do besides: while an epoch is frozen a
-    /// first touch encodes, and behind that work the processor no longer overlaps the cache misses of one look-up with those
-    /// of the next. In a pass of their own they do overlap.
-    pub fn prefetch(&self, hashes: impl Iterator<Item = u32>) {
-        if !self.frozen.is_empty() {
-            self.read_ahead(hashes);
-        }
-    }
-
-    fn read_ahead(&self, hashes: impl Iterator<Item = u32>) {
-        let mut read = 0;
-        for hash in hashes {
-            // Whatever has the hash's tag: a wrong one now and then only means a miss later.
-            let map = self.maps.get(self.index(hash));
-            if let Some(slot) = map.and_then(|map| map.find(spread(hash), |_| true)) {
-                read ^= slot.content.peek();
-            }
-        }
-        std::hint::black_box(read);
-    }
-
-    /// Drops tombstones of removals up to `folded_through`, at most about `most` of them: the rows know of those, and whoever
-    /// misses the key finds nothing there.
-    pub fn sweep(&mut self, folded_through: Epoch, most: usize) {
-        let mut left = most;
-        while left > 0
-            && let Some((epoch, places)) = self.graves.front_mut()
-            && *epoch <= folded_through
-        {
-            let gone = Stamp::new(*epoch).encoded();
-            let taken = places.take(left);
-            if places.is_empty() {
-                self.graves.pop_front();
-            }
-            left = left.saturating_sub(taken.len().max(1));
-            for (hash, (key, element)) in taken {
-                self.bury(hash, &key, &element, gone);
-            }
-        }
-    }
-
-    /// Drops a tombstone unless the cell was touched again.
-    fn bury(&mut self, hash: u32, key: &K, element: &C::Element, gone: Stamp) {
-        let index = self.index(hash);
-        let Some(map) = self.maps.get_mut(index) else { return };
-        let Ok(mut occupied) = map.find_entry(spread(hash), |slot| slot.key == *key) else { return };
-        let content = &mut occupied.get_mut().content;
-        if content.cell(element).is_some_and(|cell| cell.value.is_none() && cell.stamp == gone) {
-            let before = content.count();
-            content.remove(element);
-            self.residency.cells -= before - content.count();
-            if content.is_empty() {
-                self.residency.cells -= content.count();
-                self.residency.keys -= 1;
-                occupied.remove();
-            }
-        }
-    }
-
     #[inline]
     fn index(&self, hash: u32) -> usize {
         usize::from(self.setup.key_groups.group(hash).wrapping_sub(self.setup.groups.start))
@@ -405,30 +284,6 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             dig(&mut self.graves, self.setup.restored, hash, (key, element.clone()));
         }
         self.residency.cells += slot.content.count() - before;
-    }
-
-    /// Encodes one cell of a frozen epoch unless that was done by a later touch or the cell is of a later epoch by now.
-    fn encode_cell(&mut self, hash: u32, key: K, element: C::Element) -> Result<(), CodecError> {
-        let index = self.index(hash);
-        let Self { setup, form, maps, frozen, graves, .. } = self;
-        let Some(frozen) = frozen.front_mut() else { return Ok(()) };
-        let Some(map) = maps.get_mut(index) else { return Ok(()) };
-        let Some(slot) = map.find_mut(spread(hash), |slot| slot.key == key) else { return Ok(()) };
-        let Some(cell) = slot.content.cell_mut(&element) else { return Ok(()) };
-        let late = planted(Canary::LateEncode);
-        if !late && (cell.stamp.epoch() != frozen.epoch || cell.stamp.is_encoded()) {
-            return Ok(());
-        }
-        let place = Written { state: setup.state, group: group_at(setup, index), key: &slot.key, element: &element };
-        append::<K, C, F>(&mut frozen.delta, &place, cell, form)?;
-        if cell.stamp.epoch() != frozen.epoch {
-            return Ok(());
-        }
-        cell.stamp = cell.stamp.encoded();
-        if cell.value.is_none() {
-            dig(graves, frozen.epoch, hash, (key, element));
-        }
-        Ok(())
     }
 }
 
@@ -470,94 +325,8 @@ impl<K: StreamKey, V: 'static, F: Form<V>> Table<K, Single<V>, F> {
     }
 }
 
-/// Notes a tombstone, to be dropped when the rows know of its epoch.
-fn dig<P>(graves: &mut VecDeque<(Epoch, KeyList<P>)>, epoch: Epoch, hash: u32, place: P) {
-    if graves.back().is_none_or(|(last, _)| *last != epoch) {
-        graves.push_back((epoch, KeyList::default()));
-    }
-    if let Some((_, places)) = graves.back_mut() {
-        places.push(hash, place);
-    }
-}
-
 fn group_at(setup: &TableSetup, index: usize) -> u16 {
     setup.groups.start + u16::try_from(index).unwrap_or(0)
-}
-
-/// Where a cell is written to.
-struct Written<'a, K, E> {
-    state: u16,
-    group: u16,
-    key: &'a K,
-    element: &'a E,
-}
-
-#[inline]
-fn copy_on_write<K: StreamKey, C: Content, F: Form<C::Value>>(
-    place: &Written<'_, K, C::Element>,
-    cell: &Cell<C::Value>,
-    form: &F,
-    frozen: &mut VecDeque<Frozen<Place<K, C>>>,
-) -> Result<(), CodecError> {
-    if cell.stamp.is_encoded() || planted(Canary::LateEncode) {
-        return Ok(());
-    }
-    match frozen.iter_mut().find(|frozen| frozen.epoch == cell.stamp.epoch()) {
-        Some(frozen) => append::<K, C, F>(&mut frozen.delta, place, cell, form),
-        None => Ok(()),
-    }
-}
-
-fn append<K: StreamKey, C: Content, F: Form<C::Value>>(
-    delta: &mut DeltaBuilder,
-    place: &Written<'_, K, C::Element>,
-    cell: &Cell<C::Value>,
-    form: &F,
-) -> Result<(), CodecError> {
-    let key = |out: &mut Vec<u8>| place.key.borrow().write_key(out);
-    let element = |out: &mut Vec<u8>| C::write_element(place.element, out);
-    let value = cell.value.as_ref().map(|value| move |out: &mut Vec<u8>| form.encode(value, out));
-    delta.push(|chunk| entry::append(chunk, place.state, place.group, key, element, value))
-}
-
-impl<K: StreamKey, C: Content, F: Form<C::Value>> Snapshot for Table<K, C, F> {
-    fn freeze(&mut self, epoch: Epoch) {
-        let keys = std::mem::take(&mut self.dirty);
-        let changed = keys.len() as u64;
-        self.frozen.push_back(Frozen { epoch, keys, changed, delta: DeltaBuilder::new(self.setup.operator) });
-        self.epoch = epoch.next();
-    }
-
-    fn encode_slice(&mut self, entries: usize) -> Result<Slice, CodecError> {
-        let mut slice = Slice::default();
-        let mut budget = entries;
-        while let Some(frozen) = self.frozen.front_mut() {
-            // When later touches have encoded the rest, looking those keys up once more would be for nothing.
-            if frozen.keys.is_empty() || frozen.is_encoded() {
-                if let Some(frozen) = self.frozen.pop_front() {
-                    let delta = frozen.delta.finish();
-                    self.encoded.add(&delta);
-                    slice.done.push((frozen.epoch, delta));
-                }
-                continue;
-            }
-            if budget == 0 {
-                break;
-            }
-            let keys = frozen.keys.take(budget.min(AT_ONCE));
-            budget -= keys.len();
-            self.read_ahead(keys.iter().map(|(hash, _)| *hash));
-            for (hash, (key, element)) in keys {
-                self.encode_cell(hash, key, element)?;
-            }
-        }
-        slice.left = self.left();
-        Ok(slice)
-    }
-
-    fn left(&self) -> usize {
-        self.frozen.iter().map(Frozen::left).sum()
-    }
 }
 
 impl<K: StreamKey, C: Content, F: Form<C::Value>> OperatorState for Table<K, C, F> {

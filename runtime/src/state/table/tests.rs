@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::checkpoint::Delta;
 use crate::state::Cells;
+use crate::state::freeze::Snapshot;
 
 fn setup(groups: Range<u16>) -> TableSetup {
     let (operator, key_groups, restored) = (OperatorId::new(1), KeyGroups::default(), Epoch::GENESIS);

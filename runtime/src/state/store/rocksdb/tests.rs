@@ -1,6 +1,10 @@
 //! RocksDB as this library opens it: what is pinned, locked and refused.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use super::*;
+use crate::state::store::{Durability, Space, WriteBatch};
 
 const SHARD: ShardId = ShardId::new(0);
 
