@@ -41,11 +41,12 @@ fn the_options_in_force_are_the_pinned_ones() {
         "recycle_log_file_num=0",
         "manual_wal_flush=false",
         "paranoid_checks=true",
-        "max_total_wal_size=268435456",
+        "max_total_wal_size=67108864",
         "db_write_buffer_size=134217728",
         "max_open_files=512",
         "max_background_jobs=2",
         "max_subcompactions=1",
+        "skip_stats_update_on_db_open=true",
     ];
     let of_each_family = [
         "write_buffer_size=33554432",
@@ -53,6 +54,11 @@ fn the_options_in_force_are_the_pinned_ones() {
         "level0_file_num_compaction_trigger=4",
         "level0_slowdown_writes_trigger=20",
         "level0_stop_writes_trigger=36",
+        "index_type=kTwoLevelIndexSearch",
+        "partition_filters=true",
+        "metadata_block_size=4096",
+        "cache_index_and_filter_blocks=true",
+        "pin_top_level_index_and_filter=true",
     ];
     let count = |line: &str| text.lines().filter(|found| found.trim() == line).count();
     for line in of_database {
