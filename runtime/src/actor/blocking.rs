@@ -12,14 +12,12 @@ use crate::actor::threads::guarded;
 use crate::channel::{QueueReceiver, QueueRecvError, QueueSender, WeakQueueSender};
 use crate::id::{Attempt, SubtaskId};
 use crate::job::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, JobEvent};
-use crate::operator::{ReadOrder, TaskControl};
+use crate::operator::TaskControl;
 use crate::plan::Plan;
 use crate::sink::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep, SinkError, SinkErrorKind};
 use crate::source::{Fetch, Fetching};
 use crate::state::FoldJob;
 use crate::state::log::FoldError;
-use crate::state::read::StateRows;
-use crate::state::store::StoreShare;
 use crate::time::{SharedClock, Timestamp};
 
 /// Longest sleep until a time of the clock: one that is set by hand may stand still or jump.
@@ -119,28 +117,6 @@ pub(super) fn commit(
                 job.do_send(ToJob::Event(JobEvent::Committer(CommitterAnswer::Fenced { attempt })));
             }
             Ok(_) | Err(QueueRecvError::Empty) => {}
-            Err(QueueRecvError::Closed) => return,
-        }
-    }
-}
-
-/// Reads rows for tasks until the queue is closed.
-pub(super) fn read_rows(orders: &QueueReceiver<ReadOrder>, share: &StoreShare) {
-    loop {
-        match orders.recv_timeout(NO_TIME) {
-            Ok(order) => {
-                // While the committer opens its store anew there is nothing to read through. The task waits as long; it is
-                // not lost, since the committer either goes on or ends the attempt.
-                let rows = loop {
-                    match share.with(|store| order.read.carry_out(store)) {
-                        Some(rows) => break rows,
-                        None if order.is_abandoned() => break Ok(StateRows::default()),
-                        None => std::thread::park_timeout(READER_PAUSE),
-                    }
-                };
-                order.answer(rows);
-            }
-            Err(QueueRecvError::Empty) => {}
             Err(QueueRecvError::Closed) => return,
         }
     }

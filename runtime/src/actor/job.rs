@@ -14,12 +14,13 @@ use crate::actor::config::RuntimeConfig;
 use crate::actor::link::{Progress, View};
 use crate::actor::message::ToJob;
 use crate::actor::outlet::{Acknowledged, Outlet};
+use crate::actor::rows::RowReads;
 use crate::actor::threads::{Threads, Worker};
-use crate::channel::{Bell, QueueSender};
+use crate::channel::Bell;
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, OperatorId, SubtaskId};
 use crate::job::{CommitterAnswer, CommitterOrder, Ended, JobError, JobEvent, JobMachine, JobOrder};
-use crate::operator::{ReadOrder, SourceCommand, TaskError};
+use crate::operator::{SourceCommand, TaskError};
 use crate::plan::Plan;
 use crate::sink::DeliveryOrder;
 use crate::state::log::{Committed, RecoveryError};
@@ -39,8 +40,8 @@ pub(super) struct Crew {
     pub(super) workers: Vec<Worker>,
     pub(super) committer: Outlet<CommitterOrder>,
     pub(super) acks: Outlet<Acknowledged>,
-    /// The queue of the thread that reads rows for tasks.
-    pub(super) reads: QueueSender<ReadOrder>,
+    /// The way to the threads that read rows for tasks.
+    pub(super) reads: RowReads,
     pub(super) share: StoreShare,
     /// Made at the first build, when the sinks' numbers are known.
     pub(super) deliveries: Option<Vec<(OperatorId, Outlet<DeliveryOrder>)>>,

@@ -24,6 +24,7 @@ mod job;
 mod link;
 mod message;
 mod outlet;
+mod rows;
 mod system;
 mod task;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::actor::config::RuntimeConfig;
 use crate::actor::job::{Crew, JobActor};
 use crate::actor::link::{JobLink, Progress, View};
 use crate::actor::outlet::Outlet;
+use crate::actor::rows::RowReads;
 use crate::actor::threads::{Threads, Worker, yield_to_workers};
 use crate::channel::queue;
 use crate::fault::SharedFaults;
@@ -124,12 +125,9 @@ fn job_actor(
     let (start_from, limits) = (config.start_from, config.log);
     let committer = Committer::new(identity, start_from, limits, declarations, open, Arc::clone(&faults));
     let share = committer.share();
-    // A task asks for rows once per stateful operator at a time, and once more ahead of need.
-    let questions =
-        2 * plan.tasks().iter().map(|task| task.vertices.len()).sum::<usize>() * usize::from(plan.parallelism());
-    let (reads, for_reads) = queue(questions.max(1));
-    let rows = share.clone();
-    threads.spawn(format!("millstream-state-{}", plan.name()), move || blocking::read_rows(&for_reads, &rows))?;
+    // A task asks once per stateful operator at a time, and once more ahead of need.
+    let operators: usize = plan.tasks().iter().map(|task| task.vertices.len()).sum();
+    let reads = RowReads::start(threads, plan.name(), operators * usize::from(plan.parallelism()), &share)?;
     let (folds, for_folds) = queue(1);
     let back = committer_orders.downgrade();
     threads.spawn(format!("millstream-fold-{}", plan.name()), move || {

@@ -9,15 +9,14 @@ use tokio::task::JoinError;
 use crate::actor::config::LatencyPolicy;
 use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
+use crate::actor::rows::RowReads;
 use crate::actor::threads::{guarded, panic_text};
 use crate::actor::waiter::Waiter;
-use crate::channel::{QueueSendError, QueueSender};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, SubtaskId};
 use crate::job::JobEvent;
-use crate::operator::{Effect, ReadOrder, TaskError};
+use crate::operator::{Effect, TaskError};
 use crate::plan::TaskSeed;
-use crate::state::store::{StoreError, StoreErrorKind};
 use crate::task::{TaskMachine, Turn};
 use crate::time::{SharedClock, Timestamp};
 
@@ -34,9 +33,8 @@ pub(super) struct LoopHost {
     pub(super) faults: SharedFaults,
     pub(super) latency: LatencyPolicy,
     pub(super) pollers: usize,
-    /// Takes the questions of tasks for rows. Each task has at most as many as it has stateful operators, and it has room
-    /// for all of them.
-    pub(super) reads: QueueSender<ReadOrder>,
+    /// Takes the questions of tasks for rows.
+    pub(super) reads: RowReads,
     /// Turns true when all subtasks are built; closed when the attempt ends before that.
     pub(super) go: watch::Receiver<bool>,
 }
@@ -145,12 +143,7 @@ fn carry_out(effect: Effect, host: &LoopHost) -> Result<(), Crashed> {
             host.job.do_send(ToJob::Event(JobEvent::SourceDone { attempt, subtask }));
         }
         Effect::BarrierOut(_) => host.faults.pass(CrashPoint::BarrierOut)?,
-        Effect::Read(order) => {
-            if let Err(QueueSendError::Full(order) | QueueSendError::Closed(order)) = host.reads.try_send(order) {
-                let text = "nobody reads rows any more";
-                order.answer(Err(StoreError::new(StoreErrorKind::Misuse, "read", "the reader's queue", text)));
-            }
-        }
+        Effect::Read(order) => host.reads.ask(order),
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
-use crate::operator::read::Waiting;
-use crate::operator::{ReadOrder, Splits, TaskControl};
+use crate::operator::Waiting;
+use crate::operator::{ReadOrder, Splits, TaskControl, Urgency};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
@@ -155,8 +155,8 @@ impl TaskContext {
     }
 
     /// Has rows read; the answer rings the task's bell.
-    pub(crate) fn read(&mut self, read: StateRead) -> Waiting {
-        let (waiting, order) = Waiting::new(read, self.bell.clone());
+    pub(crate) fn read(&mut self, read: StateRead, urgency: Urgency) -> Waiting {
+        let (waiting, order) = Waiting::new(read, urgency, self.bell.clone());
         self.effects.push(Effect::Read(order));
         waiting
     }

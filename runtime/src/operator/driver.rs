@@ -6,8 +6,8 @@ use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
 use crate::id::Epoch;
-use crate::operator::read::Waiting;
-use crate::operator::{Flow, Node, TaskContext, TaskError};
+use crate::operator::Waiting;
+use crate::operator::{Flow, Node, TaskContext, TaskError, Urgency};
 use crate::record::Record;
 use crate::state::OperatorState;
 use crate::time::Timestamp;
@@ -236,7 +236,7 @@ impl<O: Operator> Driver<O> {
         let read = self.operator.state().and_then(|state| state.take_read());
         // Without a question there would be no answer, and the task would turn on the spot for ever.
         let read = read.ok_or_else(|| self.fail("it misses state and does not say which: a bug".into(), context))?;
-        self.waiting = Some(context.read(read));
+        self.waiting = Some(context.read(read, Urgency::Needed));
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl<O: Operator> Driver<O> {
         if self.ahead_of_need.is_none()
             && let Some(read) = state.take_read_ahead()
         {
-            self.ahead_of_need = Some(context.read(read));
+            self.ahead_of_need = Some(context.read(read, Urgency::Ahead));
         }
         Ok(())
     }

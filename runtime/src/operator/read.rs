@@ -8,11 +8,22 @@ use crate::state::store::StoreError;
 
 type Slot = Arc<Mutex<Option<Result<StateRows, StoreError>>>>;
 
-/// A question for the host: read these rows and answer. The task waits meanwhile, its worker does not.
+/// Whether somebody waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// The task waits for it.
+    Needed,
+    /// Nobody does: rows are read ahead of need. It must not delay what is needed.
+    Ahead,
+}
+
+/// A question for the host: read these rows and answer. The task may wait meanwhile, its worker does not.
 #[derive(Debug)]
 pub struct ReadOrder {
     /// What to read.
     pub read: Arc<StateRead>,
+    /// Whether the task waits for the answer.
+    pub urgency: Urgency,
     slot: Slot,
     bell: Bell,
 }
@@ -39,9 +50,9 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// Makes a question and the place of its answer; `bell` wakes the task.
-    pub(crate) fn new(read: StateRead, bell: Bell) -> (Self, ReadOrder) {
+    pub(crate) fn new(read: StateRead, urgency: Urgency, bell: Bell) -> (Self, ReadOrder) {
         let (read, slot) = (Arc::new(read), Slot::default());
-        (Self { read: Arc::clone(&read), slot: Arc::clone(&slot) }, ReadOrder { read, slot, bell })
+        (Self { read: Arc::clone(&read), slot: Arc::clone(&slot) }, ReadOrder { read, urgency, slot, bell })
     }
 
     /// Takes the answer if it is there.

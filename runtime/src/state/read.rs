@@ -3,7 +3,7 @@
 //! A task never reads the store itself. It says what it needs, its host reads on a thread that may block, and the task goes
 //! on with the answer. See [`crate::state::OperatorState`].
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::state::store::{Space, StoreError, StoreRead};
 
@@ -52,15 +52,25 @@ impl StateRead {
     /// # Errors
     /// What the store says.
     pub fn carry_out(&self, store: &dyn StoreRead) -> Result<StateRows, StoreError> {
-        let keys = self.looks.iter().filter_map(|look| match look {
+        Ok(StateRows { found: self.carry_out_some(0..self.looks.len(), store)? })
+    }
+
+    /// Reads what some of the looks ask for. Looks have nothing to do with each other, so the others may be carried out at another
+    /// time.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn carry_out_some(&self, looks: Range<usize>, store: &dyn StoreRead) -> Result<Vec<Found>, StoreError> {
+        let looks = self.looks.get(looks).unwrap_or_default();
+        let keys = looks.iter().filter_map(|look| match look {
             Look::Get(key) => Some(key.clone()),
             Look::Scan { .. } => None,
         });
         let keys: Vec<Vec<u8>> = keys.collect();
         let mut values = store.multi_get(Space::Rows, &keys)?.into_iter();
         let mut keys = keys.into_iter();
-        let mut found = Vec::with_capacity(self.looks.len());
-        for look in &self.looks {
+        let mut found = Vec::with_capacity(looks.len());
+        for look in looks {
             found.push(match look {
                 Look::Get(_) => {
                     let row = keys.next().zip(values.next().flatten());
@@ -69,7 +79,7 @@ impl StateRead {
                 Look::Scan { from, to, limit } => scan(store, from, to, *limit)?,
             });
         }
-        Ok(StateRows { found })
+        Ok(found)
     }
 }
 
