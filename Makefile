@@ -22,7 +22,7 @@ else \
 fi
 endef
 
-.PHONY: help setup demo test sim canaries kill9 damage iofault diskfull bench peers fmt doc ci
+.PHONY: help pages setup demo test sim canaries kill9 damage iofault diskfull bench peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -77,6 +77,10 @@ bench: setup ## The benches, our crates fully optimised; ARGS=name picks one, e.
 
 peers: ## Other engines that the benches compare with (timely); never needed to use millstream
 	cargo build --release --locked --manifest-path loadtest/peers/Cargo.toml --target-dir loadtest/peers/target
+
+pages: export MILLSTREAM_WRITE_DOCS = 1
+pages: setup ## Writes the generated parts of the documentation anew
+	$(call it,configuration::)
 
 fmt: ## Formats the sources
 	cargo fmt --all

@@ -49,7 +49,7 @@ impl Pipeline {
         Self { shared: Shared { graph, frozen: Arc::default() } }
     }
 
-    /// Sets how many subtasks each task has, 1 to 960; by default as many as the runtime has workers. It may change from
+    /// Sets how many subtasks each task has. Default: as many as the runtime has workers; range 1 to 960. It may change from
     /// one start to the next: state is kept per key group.
     #[must_use]
     pub fn parallelism(self, parallelism: u16) -> Self {
@@ -57,8 +57,8 @@ impl Pipeline {
         self
     }
 
-    /// Sets the time between barriers, at least 1 ms; by default 100 ms. It is the delay until a record is durable, and
-    /// until exactly-once output is visible. 10 ms is supported, less is experimental.
+    /// Sets the time between barriers. Default: that of the runtime, 100 ms; at least 1 ms. It is the delay until a record is
+    /// durable, and until exactly-once output is visible. 10 ms is supported, less is experimental.
     #[must_use]
     pub fn epoch_interval(self, interval: Duration) -> Self {
         self.shared.change(|graph| graph.set_epoch_interval(interval));

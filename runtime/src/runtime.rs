@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::actor::{self, JobLink, JobSetup};
 use crate::actor::{LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
+use crate::config::RuntimeOptions;
 use crate::fault::{NoFaults, SharedFaults};
 use crate::graph::{BuildErrors, Graph};
 use crate::handle::JobHandle;
@@ -18,6 +19,10 @@ use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
 use crate::state::store::{Memory, StateBackend, StoreError, open_within};
 use crate::time::{SharedClock, SystemClock};
+
+mod until;
+
+pub use self::until::RunError;
 
 /// Starts pipelines, each as a job with threads of its own, named `millstream-*`.
 ///
@@ -54,6 +59,16 @@ pub enum RuntimeError {
         given: String,
         /// What it may be.
         range: &'static str,
+    },
+    /// An option needs a feature that this build does not have. Nothing was started.
+    #[error("runtime option {option} is {given}; it needs the feature {feature}, which is not compiled in")]
+    NotCompiledIn {
+        /// The option.
+        option: &'static str,
+        /// What it was given.
+        given: String,
+        /// The feature.
+        feature: &'static str,
     },
 }
 
@@ -94,9 +109,56 @@ pub struct RuntimeBuilder {
     backend: Arc<dyn StateBackend>,
     clock: Option<SharedClock>,
     faults: SharedFaults,
+    /// What was asked for and is not compiled in.
+    missing: Option<RuntimeError>,
 }
 
 impl RuntimeBuilder {
+    /// Sets all options that a configuration file has; the others stay as they are. See [`RuntimeOptions`].
+    pub fn options(mut self, options: RuntimeOptions) -> Self {
+        fn set<T>(place: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *place = given;
+            }
+        }
+        let millis = |given: Option<u64>| given.map(Duration::from_millis);
+        if let Some(directory) = options.state_directory {
+            #[cfg(feature = "rocksdb")]
+            {
+                self.backend = Arc::new(crate::state::store::RocksDb::at(directory));
+            }
+            #[cfg(not(feature = "rocksdb"))]
+            {
+                let given = directory.display().to_string();
+                self.missing =
+                    Some(RuntimeError::NotCompiledIn { option: "state_directory", given, feature: "rocksdb" });
+            }
+        }
+        self.workers = options.workers.or(self.workers);
+        let config = &mut self.config;
+        set(&mut config.latency, options.latency_policy);
+        set(&mut config.job.epoch_interval, millis(options.epoch_interval_ms));
+        set(&mut config.job.max_epochs_in_flight, options.max_epochs_in_flight);
+        set(&mut config.job.epoch_timeout, millis(options.epoch_timeout_ms));
+        set(&mut config.job.stop_timeout, millis(options.stop_timeout_ms));
+        set(&mut config.shutdown_timeout, millis(options.shutdown_timeout_ms));
+        set(&mut config.open_timeout, millis(options.open_timeout_ms));
+        set(&mut config.start_from, options.start_from);
+        set(&mut config.job.restart, options.restart.map(RestartPolicy::from));
+        set(&mut config.job.restart_finished, options.restart_finished);
+        set(&mut config.shard, options.shard);
+        set(&mut config.channel_frames, options.channel_frames);
+        set(&mut config.read_ahead, options.read_ahead);
+        set(&mut config.job.max_outbox_bytes, options.max_outbox_bytes);
+        set(&mut config.job.max_waiting_bytes, options.max_waiting_bytes);
+        set(&mut config.job.max_commit_bytes, options.max_commit_bytes);
+        set(&mut config.state_memory, options.state_memory_bytes);
+        set(&mut config.job.max_unfolded_bytes, options.max_unfolded_bytes);
+        set(&mut config.log, options.log_limits);
+        set(&mut config.key_groups, options.key_groups.map(KeyGroups::new));
+        self
+    }
+
     /// Where state is kept. Default [`Memory`]: it lasts as long as the runtime.
     pub fn state_backend(mut self, backend: impl StateBackend + 'static) -> Self {
         self.backend = Arc::new(backend);
@@ -185,6 +247,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How long [`Runtime::run_until`] waits for its jobs to stop in order. Default 20 s, above zero: less than what service
+    /// managers grant before they kill.
+    pub const fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.config.shutdown_timeout = timeout;
+        self
+    }
+
     /// How long an epoch may take from its barrier until every subtask has handed in its part; then the attempt fails.
     /// Default 10 minutes, above zero.
     pub const fn epoch_timeout(mut self, timeout: Duration) -> Self {
@@ -240,7 +309,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Decides what happens at crash points. For crash tests.
+    /// Decides what happens at crash points. Default: nothing. For crash tests.
     #[cfg(feature = "test-util")]
     pub fn faults(mut self, faults: SharedFaults) -> Self {
         self.faults = faults;
@@ -252,7 +321,8 @@ impl RuntimeBuilder {
     /// # Errors
     /// [`RuntimeError::OutOfRange`] names the first option that is out of its range.
     pub fn build(self) -> Result<Runtime, RuntimeError> {
-        let Self { mut config, workers, backend, clock, faults } = self;
+        let Self { mut config, workers, backend, clock, faults, missing } = self;
+        missing.map_or(Ok(()), Err)?;
         if let Some(workers) = workers {
             config.workers = u16::try_from(workers).unwrap_or(u16::MAX);
             check("workers", workers, (1..=MOST_WORKERS).contains(&config.workers), "1 to 960, the key groups")?;
@@ -268,6 +338,7 @@ impl RuntimeBuilder {
         let times = [
             ("open_timeout", config.open_timeout),
             ("stop_timeout", job.stop_timeout),
+            ("shutdown_timeout", config.shutdown_timeout),
             ("epoch_timeout", job.epoch_timeout),
         ];
         for (option, time) in times {
@@ -305,6 +376,7 @@ impl Runtime {
             backend: Arc::new(Memory::new()),
             clock: None,
             faults: Arc::new(NoFaults),
+            missing: None,
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod architecture;
 mod canaries;
+mod configuration;
 #[cfg(feature = "rocksdb")]
 mod damage;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
@@ -20,9 +21,11 @@ mod formats;
 mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
+mod log;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod refusals;
 mod retail;
+mod run_until;
 mod simulation;
 #[cfg(feature = "rocksdb")]
 mod stored;

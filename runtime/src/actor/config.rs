@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::ShardId;
 use crate::job::JobConfig;
 use crate::state::key_group::KeyGroups;
@@ -11,7 +13,8 @@ use crate::state::log::{LogLimits, StartFrom};
 ///
 /// Waking a sleeping thread takes 9 to 19 µs, being found polling below 1 µs. Whatever is chosen, at least one core of the
 /// machine is never polled on: syncing the disk needs it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LatencyPolicy {
     /// Sleeps at once: the least CPU, the longest hop.
@@ -35,6 +38,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) start_from: StartFrom,
     /// How long a store may take to open.
     pub(crate) open_timeout: Duration,
+    /// How long `run_until` waits for the jobs to stop.
+    pub(crate) shutdown_timeout: Duration,
     pub(crate) shard: ShardId,
     /// Frames of records that fit into a channel.
     pub(crate) channel_frames: usize,
@@ -56,6 +61,7 @@ impl Default for RuntimeConfig {
             job: JobConfig::default(),
             start_from: StartFrom::default(),
             open_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_secs(20),
             shard: ShardId::default(),
             channel_frames: 64,
             read_ahead: 8,

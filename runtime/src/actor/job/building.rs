@@ -1,5 +1,6 @@
 //! How an attempt is built: its splits are listed on a worker, then its pieces are made, and let go once all of them stand.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -15,10 +16,11 @@ use crate::actor::system::orders;
 use crate::actor::task::{LoopHost, SubtaskActor};
 use crate::actor::threads::guarded;
 use crate::channel::queue;
+use crate::checkpoint::SplitPosition;
 use crate::id::{Attempt, OperatorId, SubtaskId};
-use crate::job::{JobError, JobEvent};
+use crate::job::{JobError, JobEvent, JobStatus};
 use crate::operator::TaskError;
-use crate::plan::{AttemptSeed, AttemptSpec};
+use crate::plan::{AttemptSeed, AttemptSpec, Plan};
 use crate::sink::DeliveryOrder;
 use crate::state::MemoryBudget;
 
@@ -171,6 +173,7 @@ impl JobActor {
             outlet.send(DeliveryOrder::Open { attempt, committed: hosted.restored.epoch, pending });
             sinks.push(*operator);
         }
+        say_where_it_begins(&self.plan, &self.machine.status(), hosted);
         let (subtasks, sources) = (hosted.subtasks(), hosted.sources());
         self.found.push_back(JobEvent::Built { attempt, subtasks, sources, sinks });
         if self.checkpoints.is_wanted() {
@@ -178,5 +181,35 @@ impl JobActor {
         }
         // What a loop says from now on is handled after this message, so after `Built`.
         hosted.go();
+    }
+}
+
+/// One line for each attempt: after a failure with its cause, always with the epoch and the positions that it goes on from.
+fn say_where_it_begins(plan: &Plan, status: &JobStatus, hosted: &Hosted) {
+    let (pipeline, attempt, epoch) = (plan.name(), hosted.attempt, hosted.restored.epoch);
+    let positions = Positions(&hosted.restored.positions);
+    match &status.last_failure {
+        Some(cause) => {
+            tracing::warn!(pipeline, %attempt, %epoch, %positions, cause, restarts = status.restarts, "restarted")
+        }
+        None => tracing::info!(pipeline, %attempt, %epoch, %positions, "started"),
+    }
+}
+
+/// Positions as one line of a log: the first few, and how many there are.
+struct Positions<'a>(&'a [SplitPosition]);
+
+impl fmt::Display for Positions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        for (index, at) in self.0.iter().take(SHOWN).enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{} at {}", at.split, at.position)?;
+        }
+        match self.0.len() {
+            0 => f.write_str("the beginning"),
+            count if count > SHOWN => write!(f, " and {} more", count - SHOWN),
+            _ => Ok(()),
+        }
     }
 }

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::commit::Committed;
 pub use self::error::{CommitError, Damage, FoldError, RecoveryError};
 use self::read::{IndexRecord, Loaded};
@@ -44,7 +46,8 @@ pub struct Identity {
 }
 
 /// What to do with a store that is new, and with one that is not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StartFrom {
     /// Go on where the store stands; make it if it is new.
@@ -57,7 +60,8 @@ pub enum StartFrom {
 }
 
 /// When the log is folded into rows; either bound is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LogLimits {
     /// Bytes of deltas in the log. Default 256 MiB. They are decoded at every start and resident while running.
     pub fold_bytes: u64,
