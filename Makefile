@@ -75,8 +75,9 @@ diskfull: setup ## A pipeline, a fold and a recovery on a disk that is full for 
 bench: setup ## The benches, our crates fully optimised; ARGS=name picks one, e.g. ARGS=keyed_count
 	cargo --config dev/bench.toml bench --profile dev --workspace --all-features --locked --benches -- $(ARGS)
 
-peers: ## Other engines that the benches compare with (timely); never needed to use millstream
+peers: ## Other engines that the benches compare with (timely, Flink); never needed to use millstream
 	cargo build --release --locked --manifest-path loadtest/peers/Cargo.toml --target-dir loadtest/peers/target
+	sh loadtest/peers/flink/build
 
 pages: export MILLSTREAM_WRITE_DOCS = 1
 pages: setup ## Writes the generated parts of the documentation anew
