@@ -81,7 +81,8 @@ impl Pipeline {
         self.shared.change(|graph| graph.validate())
     }
 
-    /// Describes the pipeline as text, one line per source, operator and sink.
+    /// Describes the pipeline as text: its tasks, exchanges and states, and what its sources and sinks guarantee. What it shows
+    /// may change between versions.
     pub fn explain(&self) -> String {
         self.shared.change(|graph| graph.explain())
     }

@@ -168,7 +168,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     /// Ends the stream in a sink. Output that waits for its delivery is kept under `name`.
     #[track_caller]
     pub fn sink(self, name: &str, sink: impl IntoSink<T>) {
-        let kind = VertexKind::Sink(Arc::new(SinkOf::new(sink.into_sink())));
+        let kind = VertexKind::Sink(Arc::new(SinkOf::new(sink)));
         let at = Location::caller();
         let stream = self.erase();
         let vertex = stream.shared.change(|graph| graph.add_vertex(Some(name), kind, at));

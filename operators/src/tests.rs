@@ -269,7 +269,10 @@ fn a_pipeline_is_drawn_with_its_exchanges_and_states() {
     };
     source(&pipeline, "in").filter(|_| true).key_by(|n| *n).count("counts").sink("out", sink);
     let text = pipeline.explain();
-    assert!(text.contains("count counts <- ") && text.contains("(hash) [state value v1]"), "{text}");
+    assert!(
+        text.contains("count counts <- ") && text.contains("(hash, by key group)\n      state value v1\n"),
+        "{text}"
+    );
     let dot = pipeline.to_dot();
-    assert!(dot.starts_with("digraph \"drawn\"") && dot.contains("label=\"hash\""), "{dot}");
+    assert!(dot.starts_with("digraph \"drawn\"") && dot.contains("label=\"hash, by key group\""), "{dot}");
 }

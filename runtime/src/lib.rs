@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod fault;
 pub mod graph;
+pub mod guarantee;
 pub mod handle;
 pub mod id;
 pub mod job;

@@ -396,6 +396,7 @@ impl Runtime {
         let mut config = self.config.clone();
         config.job.epoch_interval = graph.epoch_interval().unwrap_or(config.job.epoch_interval);
         let plan = Plan::new(graph, config.workers)?;
+        tracing::debug!(plan = %plan.explain(config.key_groups), "starting a pipeline");
         let pipeline = plan.name().to_owned();
         let open = self.open_store(&pipeline, &config)?;
         let (clock, faults) = (Arc::clone(&self.clock), Arc::clone(&self.faults));

@@ -14,7 +14,7 @@ use self::imports::{Import, child_modules, imports, module_of, test_modules};
 /// The modules of `runtime/src`, in groups. A module imports only from its own group and those before it; within a group
 /// there is no cycle.
 const GROUPS: &[&[&str]] = &[
-    &["id", "time", "record", "codec", "error", "fault", "canary", "position", "rows"],
+    &["id", "time", "record", "codec", "error", "fault", "canary", "position", "rows", "guarantee"],
     &["watermark", "checkpoint", "timer", "mode", "metrics"],
     &["state"],
     &["channel"],

@@ -2,7 +2,6 @@
 //!
 //! Types are erased here: a vertex and an edge each hold a small factory that knows its record type.
 
-mod describe;
 mod edge;
 mod event_time;
 mod node;

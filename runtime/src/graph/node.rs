@@ -13,8 +13,12 @@ use crate::operator::{
     AnyNode, Driver, Head, Node, OpenContext, Operator, SideDecl, SourceControl, Splitter, TaskControl, TaskError,
 };
 use crate::position::{Position, SplitId};
-use crate::sink::{DirectSink, OutboxSink, SinkContext, SinkSpec, TokenSinkFactory};
-use crate::source::{Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceHead, SplitStart};
+use crate::sink::{
+    DirectSink, Guarantee, IntoSink, OutboxSink, SinkContext, SinkDeclaration, SinkSpec, TokenSinkFactory,
+};
+use crate::source::{
+    Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceDeclaration, SourceHead, SplitStart,
+};
 
 /// Joins several branches that read the same vertex.
 pub type TeeFn = Arc<dyn Fn(Vec<AnyNode>) -> Option<AnyNode> + Send + Sync>;
@@ -95,6 +99,9 @@ pub trait SourceVertex: Send + Sync {
 
     /// Tells the source what is durable; see [`Source::committed`].
     fn committed(&self, at: &[(SplitId, Position)]);
+
+    /// What it says about itself; see [`Source::declaration`].
+    fn declaration(&self) -> SourceDeclaration;
 }
 
 /// A source.
@@ -141,6 +148,10 @@ impl<S: Source> SourceVertex for SourceOf<S> {
 
     fn committed(&self, at: &[(SplitId, Position)]) {
         self.0.committed(at);
+    }
+
+    fn declaration(&self) -> SourceDeclaration {
+        self.0.declaration()
     }
 }
 
@@ -266,22 +277,31 @@ pub trait SinkVertex: Send + Sync {
 
     /// Makes connectors of a level-2 sink; nothing for level 1.
     fn connector(&self) -> Option<TokenSinkFactory>;
+
+    /// What it says about itself; see [`IntoSink::declaration`].
+    fn declaration(&self) -> &SinkDeclaration;
+
+    /// Its level and guarantee; see [`SinkSpec::level`].
+    fn level(&self) -> (u8, Guarantee);
 }
 
 /// A sink.
 #[derive(Debug)]
-pub struct SinkOf<T>(SinkSpec<T>);
+pub struct SinkOf<T> {
+    declaration: SinkDeclaration,
+    spec: SinkSpec<T>,
+}
 
 impl<T> SinkOf<T> {
-    /// Wraps a sink.
-    pub const fn new(spec: SinkSpec<T>) -> Self {
-        Self(spec)
+    /// Wraps a sink, with what it says about itself.
+    pub fn new(sink: impl IntoSink<T>) -> Self {
+        Self { declaration: sink.declaration(), spec: sink.into_sink() }
     }
 }
 
 impl<T: 'static> SinkVertex for SinkOf<T> {
     fn build(&self, open: &OpenContext) -> Result<AnyNode, TaskError> {
-        let node: Box<dyn Node<T>> = match &self.0 {
+        let node: Box<dyn Node<T>> = match &self.spec {
             SinkSpec::Outbox { encoder, .. } => Box::new(OutboxSink::new(open, Arc::clone(encoder))),
             SinkSpec::Direct(make) => {
                 let failed = |source| TaskError::Operator { operator: open.name.clone(), epoch: open.restored, source };
@@ -294,9 +314,17 @@ impl<T: 'static> SinkVertex for SinkOf<T> {
     }
 
     fn connector(&self) -> Option<TokenSinkFactory> {
-        match &self.0 {
+        match &self.spec {
             SinkSpec::Outbox { connector, .. } => Some(Arc::clone(connector)),
             SinkSpec::Direct(_) => None,
         }
+    }
+
+    fn declaration(&self) -> &SinkDeclaration {
+        &self.declaration
+    }
+
+    fn level(&self) -> (u8, Guarantee) {
+        (self.spec.level(), self.spec.guarantee())
     }
 }

@@ -1,6 +1,7 @@
 //! What will run: tasks of fused vertices, their subtasks, and the channels between them.
 
 mod attempt;
+mod describe;
 mod fuse;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ pub use self::fuse::TaskPlan;
 use crate::checkpoint::{OperatorDecl, OperatorKind};
 use crate::fault::SharedFaults;
 use crate::graph::{BuildErrors, Graph, VertexId, VertexKind};
-use crate::id::{Attempt, OperatorId, ShardId};
+use crate::id::{Attempt, Epoch, OperatorId, ShardId};
 use crate::position::{Position, SplitId};
 use crate::sink::{Delivery, SinkContext};
 
@@ -87,6 +88,7 @@ impl Plan {
                 shard,
                 attempt: Attempt::default(),
                 subtask: 0,
+                first_epoch: Epoch::GENESIS,
             };
             Some(Delivery::new(*operator, context, sink.connector()?, Arc::clone(faults)))
         });
@@ -101,17 +103,5 @@ impl Plan {
         {
             source.committed(at);
         }
-    }
-
-    /// Describes the pipeline and its tasks.
-    pub fn explain(&self) -> String {
-        use std::fmt::Write as _;
-        let mut text = self.graph.explain();
-        for task in &*self.tasks {
-            let names = task.vertices.iter().filter_map(|id| self.graph.vertex(*id)).map(|vertex| vertex.name.as_str());
-            let names: Vec<_> = names.collect();
-            let _ = writeln!(text, "  task {} x {}: {}", task.id, self.parallelism, names.join(" > "));
-        }
-        text
     }
 }

@@ -352,6 +352,7 @@ mod tests {
             shard: ShardId::new(0),
             attempt: Attempt::new(0),
             subtask: 0,
+            first_epoch: Epoch::GENESIS,
         };
         let outside = Arc::clone(outside);
         let factory: TokenSinkFactory = Arc::new(move || Ok(Box::new(Recorder(Arc::clone(&outside)))));

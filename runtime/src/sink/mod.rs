@@ -13,6 +13,7 @@ use std::time::Duration;
 pub use self::delivery::{Delivery, DeliveryAnswer, DeliveryOrder, DeliveryStep};
 pub use self::nodes::{DirectSink, OutboxSink};
 use crate::error::BoxError;
+pub use crate::guarantee::{Guarantee, SinkDeclaration};
 use crate::id::{Attempt, Epoch, ShardId};
 use crate::operator::OpenContext;
 pub use crate::rows::{Row, Rows, RowsBuilder};
@@ -30,6 +31,9 @@ pub struct SinkContext {
     pub attempt: Attempt,
     /// Which subtask of the sink, for level 1; 0 for level 2, which has one delivery thread per shard.
     pub subtask: u16,
+    /// The epoch of the first record that it writes, for level 1; each flush ends one, and the next has the next number.
+    /// Genesis for level 2, whose batches say their epochs.
+    pub first_epoch: Epoch,
 }
 
 impl SinkContext {
@@ -41,6 +45,7 @@ impl SinkContext {
             shard: open.shard,
             attempt: open.attempt,
             subtask: open.subtask.index,
+            first_epoch: open.restored.next(),
         }
     }
 }
@@ -223,6 +228,24 @@ pub enum SinkSpec<T> {
     },
 }
 
+impl<T> SinkSpec<T> {
+    /// Its level: 1 for [`Sink`], 2 for [`TokenSink`].
+    pub const fn level(&self) -> u8 {
+        match self {
+            Self::Direct(_) => 1,
+            Self::Outbox { .. } => 2,
+        }
+    }
+
+    /// How often a record has its effect outside, as its level has it and if the connector keeps its contract.
+    pub const fn guarantee(&self) -> Guarantee {
+        match self {
+            Self::Direct(_) => Guarantee::AtLeastOnce,
+            Self::Outbox { .. } => Guarantee::ExactlyOnce,
+        }
+    }
+}
+
 impl<T> std::fmt::Debug for SinkSpec<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -238,6 +261,12 @@ impl<T> std::fmt::Debug for SinkSpec<T> {
     note = "implement `IntoSink<{T}>`, or choose a connector whose format fits: text lines need `Display`, msgpack needs `Serialize`"
 )]
 pub trait IntoSink<T> {
+    /// Says what kind of sink it is, what its guarantee depends on and when a record is out, for `explain` and for tables.
+    /// By default only its type's name.
+    fn declaration(&self) -> SinkDeclaration {
+        SinkDeclaration::of::<Self>()
+    }
+
     /// Turns the configuration into a sink.
     fn into_sink(self) -> SinkSpec<T>;
 }

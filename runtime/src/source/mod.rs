@@ -13,6 +13,7 @@ pub use self::head::SourceHead;
 pub(crate) use self::idleness::idleness;
 pub use self::idleness::{IdleWatch, Idleness};
 use crate::error::BoxError;
+pub use crate::guarantee::{Guarantee, SourceDeclaration};
 pub use crate::position::{Position, SplitId};
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -42,6 +43,12 @@ pub trait Source: Send + Sync + 'static {
     /// holds the watermark back like any other that has had no record yet.
     fn concurrent_splits(&self) -> usize {
         usize::MAX
+    }
+
+    /// Says what kind of source it is, what its positions count and what it guarantees, for `explain` and for tables. By
+    /// default only its type's name.
+    fn declaration(&self) -> SourceDeclaration {
+        SourceDeclaration::of::<Self>()
     }
 
     /// Hears that everything up to `at` is durable. May repeat or skip, never goes back within an attempt. Called on a
