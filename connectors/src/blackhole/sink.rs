@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_runtime::error::BoxError;
 use millstream_runtime::id::Epoch;
-use millstream_runtime::sink::{IntoSink, Sink, SinkSpec};
+use millstream_runtime::sink::{IntoSink, Sink, SinkDeclaration, SinkSpec};
 
 /// Each subtask adds its count to the shared one after this many records, and at barriers: a shared counter per
 /// record would be what is measured.
@@ -44,6 +44,12 @@ impl BlackholeCount {
 }
 
 impl<T: 'static> IntoSink<T> for Blackhole {
+    fn declaration(&self) -> SinkDeclaration {
+        SinkDeclaration::new("Blackhole")
+            .form("nothing, counted")
+            .after_restart("records of the epochs that were open count again")
+    }
+
     fn into_sink(self) -> SinkSpec<T> {
         SinkSpec::Direct(Arc::new(move || Ok(Box::new(Hole { count: self.count.clone(), own: 0 }))))
     }

@@ -8,7 +8,7 @@ use millstream_runtime::codec;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::id::Epoch;
 use millstream_runtime::sink::{
-    EpochBatch, IntoSink, SinkContext, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink,
+    EpochBatch, IntoSink, SinkContext, SinkDeclaration, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -125,6 +125,10 @@ impl<T> Drop for End<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> IntoSink<T> for Collect<T> {
+    fn declaration(&self) -> SinkDeclaration {
+        in_process("Collect", "the value, by way of MessagePack, in a list")
+    }
+
     fn into_sink(self) -> SinkSpec<T> {
         SinkSpec::Outbox {
             encoder: Arc::new(Msgpack),
@@ -161,8 +165,16 @@ impl<T: DeserializeOwned + Send + 'static> TokenSink for CollectConnector<T> {
     }
 }
 
+/// What the sinks say about themselves whose outside is this process.
+pub(crate) fn in_process(connector: &'static str, form: &'static str) -> SinkDeclaration {
+    SinkDeclaration::new(connector)
+        .form(form)
+        .condition("while the process lives")
+        .after_restart("nothing comes twice or is lost; in a new process it begins empty")
+}
+
 /// Reads all rows before any is delivered, so that a bad one cannot leave half a batch behind.
-pub(super) fn decode_rows<T: DeserializeOwned>(batch: &EpochBatch<'_>) -> Result<Vec<T>, SinkError> {
+pub(crate) fn decode_rows<T: DeserializeOwned>(batch: &EpochBatch<'_>) -> Result<Vec<T>, SinkError> {
     let rows: Result<Vec<T>, BoxError> = batch.rows().map(|row| Ok(codec::decode(row.bytes)?)).collect();
     rows.map_err(|error| {
         let text = format!(
@@ -174,7 +186,7 @@ pub(super) fn decode_rows<T: DeserializeOwned>(batch: &EpochBatch<'_>) -> Result
     })
 }
 
-pub(super) fn replaced() -> SinkError {
+pub(crate) fn replaced() -> SinkError {
     SinkError::plain(SinkErrorKind::Fenced, "cannot deliver: another instance of this in-process sink took over")
 }
 
@@ -236,6 +248,7 @@ mod tests {
             shard: Default::default(),
             attempt: Default::default(),
             subtask: 0,
+            first_epoch: Epoch::GENESIS,
         };
         sink.open(&context).unwrap();
         let chunk = [&[0, 0, 0, 2, 0xa1, b'x'][..], &[0, 0, 0, 1, 7]].concat();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::sink::{IntoSink, Sink, SinkSpec};
+use millstream_runtime::sink::{IntoSink, Sink, SinkDeclaration, SinkSpec};
 
 /// Calls a function with each record, **as processed**: at once, before its epoch is committed. Delivery is
 /// at-least-once: records of the epochs that were open when an attempt failed come again, and what was shown may
@@ -41,6 +41,12 @@ impl<T, F> IntoSink<T> for ForEach<F>
 where
     F: Fn(T) -> Result<(), BoxError> + Send + Sync + 'static,
 {
+    fn declaration(&self) -> SinkDeclaration {
+        SinkDeclaration::new("for_each")
+            .form("the value itself, to a function")
+            .after_restart("records of the epochs that were open come again")
+    }
+
     fn into_sink(self) -> SinkSpec<T> {
         SinkSpec::Direct(Arc::new(move || Ok(Box::new(ForEach { call: Arc::clone(&self.call) }))))
     }

@@ -8,6 +8,7 @@ mod sink;
 mod source;
 
 pub use self::collect::{Collect, Collected, CollectedEnded};
+pub(crate) use self::collect::{decode_rows, in_process, replaced};
 pub use self::feed::{Feed, FeedError, TryFeedError, feed};
 pub use self::for_each::{ForEach, for_each, try_for_each};
 pub use self::receipt::{NotDurable, Receipt};

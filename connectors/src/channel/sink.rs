@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use millstream_runtime::id::Epoch;
 use millstream_runtime::sink::{
-    EpochBatch, IntoSink, SinkContext, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink,
+    EpochBatch, IntoSink, SinkContext, SinkDeclaration, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::collect::{decode_rows, replaced};
+use super::collect::{decode_rows, in_process, replaced};
 use crate::codec::Msgpack;
 
 /// Makes a sink that hands records to a receiver, **as committed**: a record arrives when its epoch is durable,
@@ -182,6 +182,10 @@ impl<T> Drop for End<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> IntoSink<T> for ChannelSink<T> {
+    fn declaration(&self) -> SinkDeclaration {
+        in_process("channel_sink", "the value, by way of MessagePack, to a receiver")
+    }
+
     fn into_sink(self) -> SinkSpec<T> {
         SinkSpec::Outbox {
             encoder: Arc::new(Msgpack),
@@ -294,7 +298,7 @@ mod tests {
 
     fn context() -> SinkContext {
         let (shard, attempt) = Default::default();
-        SinkContext { pipeline: "p".into(), sink: "s".into(), shard, attempt, subtask: 0 }
+        SinkContext { pipeline: "p".into(), sink: "s".into(), shard, attempt, subtask: 0, first_epoch: Epoch::GENESIS }
     }
 
     fn open(connector: &TokenSinkFactory) -> Box<dyn TokenSink> {

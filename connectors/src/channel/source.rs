@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use millstream_runtime::channel::{QueueReceiver, QueueRecvError};
 use millstream_runtime::error::BoxError;
-use millstream_runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
+use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Source, SourceDeclaration, SplitId};
 
 use super::feed::Fed;
 use super::receipt::{NotDurable, Settle};
@@ -83,6 +83,16 @@ impl<T: Send + 'static> Source for FeedSource<T> {
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
         Ok(vec![SplitId::new(SPLIT)])
+    }
+
+    fn declaration(&self) -> SourceDeclaration {
+        SourceDeclaration::new("feed")
+            .records("what the process sends")
+            .position("number of records taken")
+            .guarantee(Guarantee::AtMostOnce, "for the open epoch; a receipt says when a record is durable")
+            .after_restart(
+                "what waits in the feed stays; what was taken and not committed is lost, and its receipts say so",
+            )
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {

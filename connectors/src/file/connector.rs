@@ -21,7 +21,7 @@ use std::sync::Arc;
 use millstream_runtime::id::Epoch;
 use millstream_runtime::sink::{EpochBatch, Roll, SinkContext, SinkError, SinkErrorKind, Token, TokenSink};
 
-use super::durable::{Failure, create_dirs, kind_of, not, sync_dir};
+use super::durable::{Failure, create_dirs, kind_of, not, remedy, sync_dir};
 use super::log::{Entry, FileEntry, LogError, read_entry, read_log};
 use super::names::{Names, temporary};
 
@@ -367,8 +367,11 @@ impl Opened {
         match failure {
             Failure::Not { action, path, source } => {
                 let kind = kind_of(&source);
-                let text =
-                    format!("sink {sink} cannot {what}, nothing of it is in: cannot {action} {}", path.display());
+                let text = format!(
+                    "sink {sink} cannot {what}, nothing of it is in: cannot {action} {}{}",
+                    path.display(),
+                    remedy(source.kind())
+                );
                 SinkError::new(kind, text, source)
             }
             Failure::Taken { path } => SinkError::plain(

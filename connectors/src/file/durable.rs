@@ -35,6 +35,19 @@ pub(super) fn kind_of(error: &io::Error) -> SinkErrorKind {
     }
 }
 
+/// What to do about an error, as the end of its text; empty where nobody knows.
+pub(super) const fn remedy(error: io::ErrorKind) -> &'static str {
+    match error {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; there is a file where a directory has to be: move it away, or choose another directory"
+        }
+        io::ErrorKind::PermissionDenied => "; let this process write there, or choose another directory",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount the file system for writing, or choose another directory",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space there, it is tried again",
+        _ => "",
+    }
+}
+
 pub(super) fn not(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
     move |source| Failure::Not { action, path: path.to_owned(), source }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_runtime::sink::{Encoder, IntoSink, Roll, SinkSpec};
+use millstream_runtime::sink::{Encoder, IntoSink, Roll, SinkDeclaration, SinkSpec};
 use serde::Serialize;
 
 use super::connector::{FileConnector, Layout};
@@ -60,6 +60,10 @@ impl FileSink {
 }
 
 impl<T: Display> IntoSink<T> for FileSink {
+    fn declaration(&self) -> SinkDeclaration {
+        declaration("FileSink", "text lines (Display)", self.layout.roll)
+    }
+
     fn into_sink(self) -> SinkSpec<T> {
         spec(self.layout, TextLine)
     }
@@ -86,8 +90,30 @@ impl RecordFile {
 }
 
 impl<T: Serialize> IntoSink<T> for RecordFile {
+    fn declaration(&self) -> SinkDeclaration {
+        declaration("RecordFile", "MessagePack (Serialize)", self.layout.roll)
+    }
+
     fn into_sink(self) -> SinkSpec<T> {
         spec(self.layout, Msgpack)
+    }
+}
+
+fn declaration(connector: &'static str, form: &'static str, roll: Roll) -> SinkDeclaration {
+    SinkDeclaration::new(connector)
+        .form(form)
+        .condition("for readers of its log")
+        .waits(format!("in a file of {} or {:?}", size(roll.bytes), roll.interval))
+        .after_restart("what its log does not name is written again; half-written files are removed")
+}
+
+/// Bytes as one reads them: whole MiB or KiB where they are.
+fn size(bytes: usize) -> String {
+    match bytes {
+        0 => "0 bytes".to_owned(),
+        mebi if mebi % (1 << 20) == 0 => format!("{} MiB", mebi >> 20),
+        kibi if kibi % (1 << 10) == 0 => format!("{} KiB", kibi >> 10),
+        bytes => format!("{bytes} bytes"),
     }
 }
 

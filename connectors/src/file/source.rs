@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::source::{Position, Reader, Source, SplitId};
+use millstream_runtime::source::{Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
 use millstream_runtime::time::{SharedClock, SystemClock};
 
 use super::error::{LinesError, io_error};
@@ -141,6 +141,14 @@ impl Source for Lines {
             return Ok(vec![SplitId::new(self.name()?)]);
         }
         Ok(tree::files_below(&self.path, self.suffixes.as_deref())?.into_iter().map(SplitId::new).collect())
+    }
+
+    fn declaration(&self) -> SourceDeclaration {
+        SourceDeclaration::new("Lines")
+            .records("lines of a file, or of all files below a directory")
+            .position("byte offset after the line, per file")
+            .guarantee(Guarantee::ExactlyOnce, "")
+            .after_restart("goes on with the first line of the epoch that was open")
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<String>>, BoxError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_runtime::error::BoxError;
 use millstream_runtime::record::Record;
-use millstream_runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
+use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Source, SourceDeclaration, SplitId};
 use millstream_runtime::time::{SharedClock, SystemClock};
 
 use crate::pace::{Pace, check_rate};
@@ -100,6 +100,14 @@ where
             return Err(Box::new(GeneratorError::NoSplits));
         }
         Ok((0..self.splits).map(|split| SplitId::new(format!("{split}/{}", self.splits))).collect())
+    }
+
+    fn declaration(&self) -> SourceDeclaration {
+        SourceDeclaration::new("Generator")
+            .records("a function of the number")
+            .position("the next number, per split")
+            .guarantee(Guarantee::ExactlyOnce, "")
+            .after_restart("goes on with the first number of the epoch that was open")
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::codec::split_values;
 use crate::file::{FileSink, RecordFile, read_committed};
-use crate::testing::{Outside, token_sink_conformance};
+use crate::testing::{AtStep, Outside, token_sink_conformance};
 
 fn layout(dir: &Path, row_end: &'static [u8]) -> Layout {
     Layout { dir: dir.join("out"), extension: "txt".into(), row_end, roll: Roll::default() }
@@ -25,6 +25,7 @@ fn context(shard: u32) -> SinkContext {
         shard: ShardId::new(shard),
         attempt: Attempt::new(1),
         subtask: 0,
+        first_epoch: Epoch::GENESIS,
     }
 }
 
@@ -98,6 +99,14 @@ impl Target {
 impl Outside for Target {
     fn connect(&self) -> Box<dyn TokenSink> {
         Box::new(FileConnector::new(self.layout()))
+    }
+
+    fn connect_at(&self, step: usize, act: AtStep) -> Option<Box<dyn TokenSink>> {
+        let act = move || {
+            act();
+            Ok(())
+        };
+        Some(Box::new(FileConnector::with_hook(self.layout(), at_step(step, act).0)))
     }
 
     fn connect_failing(&self, step: usize) -> Option<Box<dyn TokenSink>> {

@@ -1,54 +1,65 @@
-//! The contract of a level-2 sink as a test: for the sinks of this crate, and for yours.
-//!
-//! [`token_sink_conformance`] walks the crash table of exactly-once delivery: it kills the connector before, in and
-//! after every `apply`, opens it again and again, regroups epochs, lets an older instance wake up, and compares what
-//! the outside shows with what was delivered.
+//! The contract of a level-2 sink: the crash table of exactly-once delivery.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream_runtime::id::{Attempt, Epoch, ShardId};
-use millstream_runtime::sink::{EpochBatch, Rows, RowsBuilder, SinkContext, SinkErrorKind, Token, TokenSink};
+use millstream_runtime::id::Epoch;
+use millstream_runtime::sink::{EpochBatch, Rows, RowsBuilder, SinkErrorKind, Token, TokenSink};
 
-/// An outside system as the test needs it: one target, at first empty.
+use super::{Nonconformance, context, kill, wrong};
+
+/// What the test does at a step of a connector; see [`Outside::connect_at`].
+pub type AtStep = Arc<dyn Fn() + Send + Sync>;
+
+/// An outside system as the test of a level-2 sink needs it: one target, at first empty.
 pub trait Outside {
     /// Makes a new connector to the target, as after a restart.
     fn connect(&self) -> Box<dyn TokenSink>;
 
-    /// Makes a connector that stops at its `step`-th step, counted from 0 through `open` and `apply`: it unwinds, as
-    /// if the process died there, or returns an error, as if the operation failed there. Beyond its last step it must
-    /// work. Nothing if the connector has no such steps; then only whole calls are tested.
-    fn connect_failing(&self, step: usize) -> Option<Box<dyn TokenSink>> {
-        let _ = step;
+    /// Makes a connector that calls `act` at its `step`-th step, counted from 0 through `open` and `apply`, with no lock held that
+    /// another instance needs, and goes on when it returns. A step is a place between two effects outside, such as a sync, a
+    /// rename, a request. `act` may unwind, as if the process died there; the connector must not catch that. Nothing
+    /// if the connector has no such steps: what it does outside is one call; then only whole calls are tested.
+    fn connect_at(&self, step: usize, act: AtStep) -> Option<Box<dyn TokenSink>> {
+        let _ = (step, act);
         None
+    }
+
+    /// Makes a connector that stops at its `step`-th step, as [`Outside::connect_at`] counts: it unwinds, as if the process
+    /// died there, or returns an error, as if the operation failed there. Beyond its last step it must work. By default it
+    /// unwinds.
+    fn connect_failing(&self, step: usize) -> Option<Box<dyn TokenSink>> {
+        // Without a message from the panic hook.
+        self.connect_at(step, Arc::new(|| std::panic::resume_unwind(Box::new("stopped"))))
     }
 
     /// Reads what a reader of the target sees now: all rows in the order of (epoch, place).
     fn visible(&self) -> Vec<Vec<u8>>;
 }
 
-/// What a connector did wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the sink breaks its contract, {case}: {what}")]
-#[non_exhaustive]
-pub struct Nonconformance {
-    /// Which row of the crash table.
-    pub case: String,
-    /// What was seen and what was expected.
-    pub what: String,
-}
-
-/// Tests a connector against its contract. `fresh` makes a new, empty target for each case.
+/// Tests a connector against its contract: it kills it before, in and after every `apply` and `open`, opens it again and again,
+/// regroups epochs, lets an older instance work in the middle of a newer one's opening and wake up after it, and compares what
+/// the outside shows with what was delivered. `fresh` makes a new, empty target for each case.
+///
+/// What it cannot see: a rare interleaving inside one step, and whether the outside system keeps what it has acknowledged.
 ///
 /// # Errors
 /// [`Nonconformance`], the first that is found.
 pub fn token_sink_conformance<O: Outside>(fresh: impl Fn() -> O) -> Result<(), Nonconformance> {
+    for calls in 0..=7 {
+        survives_a_kill_between_calls(&fresh(), calls)?;
+    }
     delivers_and_remembers(&fresh())?;
     groups_epochs_and_skips_numbers(&fresh())?;
     shuts_out_an_older_instance(&fresh())?;
+    for step in 0..MOST_STEPS {
+        if !opens_while_an_older_one_delivers(&fresh(), step)? {
+            break;
+        }
+    }
     for again in [Again::Same, Again::Grouped] {
-        // Far more steps than a connector has; the first that passes ends it.
-        for step in 0..1000 {
+        for step in 0..MOST_STEPS {
             if !survives_a_stop(&fresh(), step, again)? {
                 break;
             }
@@ -56,6 +67,9 @@ pub fn token_sink_conformance<O: Outside>(fresh: impl Fn() -> O) -> Result<(), N
     }
     Ok(())
 }
+
+/// Far more steps than a connector has; the first that is not reached ends a case.
+const MOST_STEPS: usize = 1000;
 
 /// How the batch comes after the stop: as before, or together with epochs that were committed meanwhile.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +89,7 @@ fn delivers_and_remembers(outside: &impl Outside) -> Result<(), Nonconformance> 
         let before = if epoch == 1 { Token::default() } else { Token { next: Epoch::new(epoch) } };
         expect(case, "token", &open(case, sink.as_mut())?, &before)?;
         apply(case, sink.as_mut(), &[epoch])?;
-        drop(sink);
+        kill(sink);
         expect(case, "token", &open(case, outside.connect().as_mut())?, &Token { next: Epoch::new(epoch + 1) })?;
         expect_rows(case, outside, 1..=epoch)?;
     }
@@ -109,6 +123,67 @@ fn shuts_out_an_older_instance(outside: &impl Outside) -> Result<(), Nonconforma
     expect_rows(case, outside, [1, 2])
 }
 
+/// Delivers four epochs, and is killed and opened again after so many calls, once.
+fn survives_a_kill_between_calls(outside: &impl Outside, calls: usize) -> Result<(), Nonconformance> {
+    let case = format!("killed after {calls} calls");
+    let case = case.as_str();
+    let mut sink = outside.connect();
+    let (mut next, mut made) = (1, 0);
+    while next <= 4 || made <= calls {
+        if made == calls {
+            kill(std::mem::replace(&mut sink, outside.connect()));
+        }
+        // Opening twice in one attempt is as good as once, on a new instance.
+        if made % 2 == 0 {
+            kill(std::mem::replace(&mut sink, outside.connect()));
+        }
+        if made % 2 == 0 || made == calls {
+            let token = if next == 1 { Token::default() } else { Token { next: Epoch::new(next) } };
+            expect(case, "token", &open(case, sink.as_mut())?, &token)?;
+        }
+        if made % 2 == 1 && next <= 4 {
+            apply(case, sink.as_mut(), &[next])?;
+            next += 1;
+        }
+        expect_rows(case, outside, 1..next)?;
+        made += 1;
+    }
+    Ok(())
+}
+
+/// An older instance delivers at one step of a newer one's `open`: what it could deliver, the newer one's token must say, and
+/// what it could not must not be there. Returns whether there was such a step.
+fn opens_while_an_older_one_delivers(outside: &impl Outside, step: usize) -> Result<bool, Nonconformance> {
+    let case = format!("an older instance delivers at step {step} of an opening");
+    let case = case.as_str();
+    let mut old = outside.connect();
+    open(case, old.as_mut())?;
+    apply(case, old.as_mut(), &[1])?;
+    let old = Arc::new(Mutex::new((old, None)));
+    let acting = Arc::clone(&old);
+    let act = move || {
+        let mut old = acting.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = rows_of([2]);
+        if old.1.is_none()
+            && let Some(batch) = EpochBatch::new(&rows)
+        {
+            old.1 = Some(old.0.apply(&batch).is_ok());
+        }
+    };
+    let Some(mut new) = outside.connect_at(step, Arc::new(act)) else { return Ok(false) };
+    let token = open(case, new.as_mut())?;
+    let Some(delivered) = old.lock().unwrap_or_else(PoisonError::into_inner).1 else { return Ok(false) };
+    let next = if delivered { 3 } else { 2 };
+    expect(case, "token", &token, &Token { next: Epoch::new(next) })?;
+    expect_rows(case, outside, 1..next)?;
+    if !delivered {
+        apply(case, new.as_mut(), &[2])?;
+    }
+    apply(case, new.as_mut(), &[3])?;
+    expect_rows(case, outside, 1..=3)?;
+    Ok(true)
+}
+
 /// Stops at one step of `open` or of the second `apply`. Returns whether there was such a step.
 fn survives_a_stop(outside: &impl Outside, step: usize, again: Again) -> Result<bool, Nonconformance> {
     let case = format!("stopped at step {step}, delivered again as {again:?}");
@@ -116,7 +191,7 @@ fn survives_a_stop(outside: &impl Outside, step: usize, again: Again) -> Result<
     let mut before = outside.connect();
     open(case, before.as_mut())?;
     apply(case, before.as_mut(), &[1])?;
-    drop(before);
+    kill(before);
 
     let Some(mut failing) = outside.connect_failing(step) else { return Ok(false) };
     let batch = [2, 3];
@@ -136,7 +211,7 @@ fn survives_a_stop(outside: &impl Outside, step: usize, again: Again) -> Result<
             Err(_) => Ok(false),
         }
     }));
-    drop(failing);
+    kill(failing);
     let passed = match passed {
         Ok(passed) => passed?,
         Err(_stopped) => false,
@@ -171,16 +246,6 @@ fn survives_a_stop(outside: &impl Outside, step: usize, again: Again) -> Result<
     }
     apply(case, sink.as_mut(), &[7])?;
     Ok(!passed)
-}
-
-fn context(attempt: u64) -> SinkContext {
-    SinkContext {
-        pipeline: "conformance".into(),
-        sink: "out".into(),
-        shard: ShardId::new(0),
-        attempt: Attempt::new(attempt),
-        subtask: 0,
-    }
 }
 
 fn open(case: &str, sink: &mut dyn TokenSink) -> Result<Token, Nonconformance> {
@@ -221,10 +286,6 @@ fn batch_of<'a>(case: &str, rows: &'a [Rows]) -> Result<EpochBatch<'a>, Nonconfo
     EpochBatch::new(rows).ok_or_else(|| wrong(case, "the test made a batch without epochs".into()))
 }
 
-fn wrong(case: &str, what: String) -> Nonconformance {
-    Nonconformance { case: case.into(), what }
-}
-
 fn expect<T: PartialEq + fmt::Debug>(case: &str, what: &str, seen: &T, expected: &T) -> Result<(), Nonconformance> {
     if seen == expected { Ok(()) } else { Err(wrong(case, format!("{what}: saw {seen:?}, expected {expected:?}"))) }
 }
@@ -234,9 +295,11 @@ fn expect_rows(
     outside: &impl Outside,
     epochs: impl IntoIterator<Item = u64>,
 ) -> Result<(), Nonconformance> {
-    let text = |rows: Vec<Vec<u8>>| -> Vec<String> {
+    let text = |rows: &[Vec<u8>]| -> Vec<String> {
         rows.iter().map(|row| String::from_utf8_lossy(row.get(1..).unwrap_or_default()).into_owned()).collect()
     };
-    let expected = epochs.into_iter().flat_map(texts).collect();
-    expect(case, "rows", &text(outside.visible()), &text(expected))
+    let (seen, expected) = (outside.visible(), epochs.into_iter().flat_map(texts).collect::<Vec<_>>());
+    expect(case, "rows", &text(&seen), &text(&expected))?;
+    // The first byte of each, which the text leaves out.
+    expect(case, "bytes of the rows", &seen, &expected)
 }
