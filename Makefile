@@ -22,7 +22,7 @@ else \
 fi
 endef
 
-.PHONY: help pages setup demo test sim canaries kill9 damage iofault diskfull bench peers fmt doc ci
+.PHONY: help pages setup demo test sim canaries kill9 damage iofault diskfull newuser bench peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -82,6 +82,12 @@ peers: ## Other engines that the benches compare with (timely, Flink); never nee
 pages: export MILLSTREAM_WRITE_DOCS = 1
 pages: setup ## Writes the generated parts of the documentation anew
 	$(call it,configuration::)
+	$(call it,guarantees::)
+	$(call it,generated::)
+	$(call it,explain::)
+
+newuser: setup ## The README's program in a new crate outside the workspace: builds, runs, and goes on where it stopped
+	sh dev/new-user
 
 fmt: ## Formats the sources
 	cargo fmt --all

@@ -8,6 +8,8 @@
 )]
 
 mod architecture;
+#[cfg(feature = "rocksdb")]
+mod bad_input;
 mod canaries;
 mod configuration;
 #[cfg(feature = "rocksdb")]
@@ -15,9 +17,12 @@ mod damage;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod disk_full;
 mod event_time;
+mod explain;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod failing_calls;
 mod formats;
+mod generated;
+mod guarantees;
 mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;

@@ -1,0 +1,173 @@
+//! What a user may get wrong at the ends of a pipeline: each mistake is an error that says what, where and what to do.
+
+use std::time::Duration;
+
+use millstream::prelude::*;
+
+use crate::stored::chain;
+
+fn numbers(pipeline: &Pipeline, name: &str) -> millstream::operators::Stream<u64> {
+    pipeline.source(name, Generator::new(Some(10), |n| n))
+}
+
+/// Starts it, and returns what is said against it, at once or when it has ended.
+fn refusal(pipeline: Pipeline) -> String {
+    let runtime = Runtime::builder().workers(1).restart(RestartPolicy::never()).build().unwrap();
+    match runtime.start(pipeline) {
+        Err(error) => chain(&error),
+        Ok(job) => chain(&job.join().expect_err("it ran")),
+    }
+}
+
+#[track_caller]
+fn assert_says(case: &str, text: &str, parts: &[&str]) {
+    println!("  {case}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{case} lacks {part:?}: {text}");
+    }
+}
+
+#[test]
+fn a_description_with_a_mistake_is_refused_before_anything_runs() {
+    type Describe = fn() -> Pipeline;
+    let table: [(&str, Describe, &[&str]); 10] = [
+        ("nothing", || Pipeline::new("p"), &["the pipeline has no source", "the pipeline has no sink"]),
+        (
+            "no sink",
+            || {
+                let pipeline = Pipeline::new("p");
+                let _ = numbers(&pipeline, "in");
+                pipeline
+            },
+            &[
+                "nothing reads the result of \"in\" at ",
+                "end it in a sink (Blackhole drops it) or remove it",
+                "no sink",
+            ],
+        ),
+        (
+            "a branch without a sink",
+            || {
+                let pipeline = Pipeline::new("p");
+                numbers(&pipeline, "in").sink("out", Blackhole::new());
+                let _ = numbers(&pipeline, "forgotten").map(|n| n + 1).erase();
+                pipeline
+            },
+            &["nothing reads the result of \"map-", "bad_input.rs:", "or remove it"],
+        ),
+        (
+            "two sinks of one name",
+            || {
+                let pipeline = Pipeline::new("p");
+                let stream = numbers(&pipeline, "in");
+                stream.clone().sink("out", Blackhole::new());
+                stream.sink("out", Blackhole::new());
+                pipeline
+            },
+            &["the name \"out\" at ", "is taken by the one at ", "bad_input.rs:", "give one of them another"],
+        ),
+        (
+            "a sink named as its source",
+            || {
+                let pipeline = Pipeline::new("p");
+                numbers(&pipeline, "in").sink("in", Blackhole::new());
+                pipeline
+            },
+            &["the name \"in\" at ", "is taken by the one at "],
+        ),
+        (
+            "a quote in a name",
+            || {
+                let pipeline = Pipeline::new("p");
+                numbers(&pipeline, "in").sink("say \"hi\"", Blackhole::new());
+                pipeline
+            },
+            &["sink name \"say \\\"hi\\\"\" at ", "must be 1 to 64 characters of a-z A-Z 0-9 _ . : > -"],
+        ),
+        (
+            "a line break in a name",
+            || {
+                let pipeline = Pipeline::new("p");
+                numbers(&pipeline, "two\nlines").sink("out", Blackhole::new());
+                pipeline
+            },
+            &["source name \"two\\nlines\" at ", "must be 1 to 64 characters"],
+        ),
+        (
+            "no name",
+            || {
+                let pipeline = Pipeline::new("p");
+                numbers(&pipeline, "in").sink("", Blackhole::new());
+                pipeline
+            },
+            &["sink name \"\" at ", "must be 1 to 64 characters"],
+        ),
+        (
+            "a pipeline's name that leaves its directory",
+            || {
+                let pipeline = Pipeline::new("../p");
+                numbers(&pipeline, "in").sink("out", Blackhole::new());
+                pipeline
+            },
+            &["pipeline name \"../p\" at ", "must be 1 to 64 characters"],
+        ),
+        (
+            "no subtasks, no epochs",
+            || {
+                let pipeline = Pipeline::new("p").parallelism(0).epoch_interval(Duration::ZERO);
+                numbers(&pipeline, "in").sink("out", Blackhole::new());
+                pipeline
+            },
+            &["parallelism is 0; it must be 1 to 960", "the epoch interval is 0ns; it must be at least 1 ms"],
+        ),
+    ];
+    for (case, describe, parts) in table {
+        let text = refusal(describe());
+        assert_says(case, &text, parts);
+    }
+}
+
+#[test]
+fn a_directory_that_a_sink_cannot_use_is_named_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "somebody's").unwrap();
+    let below = file.join("out");
+    let a_file = "there is a file where a directory has to be: move it away, or choose another directory";
+    let unusual = FileSink::at(dir.path().join("out")).extension("a/b");
+    let table = [
+        ("a file", FileSink::at(&file), vec!["sink out cannot open", file.to_str().unwrap(), a_file]),
+        ("below a file", FileSink::at(&below), vec!["sink out cannot open", below.to_str().unwrap(), a_file]),
+        (
+            "an extension with a slash",
+            unusual,
+            vec!["\"a/b\" is no file extension", "use letters, digits, _ and - only"],
+        ),
+        ("no directory", FileSink::at(""), vec!["sink out cannot open"]),
+    ];
+    for (case, sink, parts) in table {
+        let pipeline = Pipeline::new("p").epoch_interval(Duration::from_millis(5));
+        numbers(&pipeline, "in").sink("out", sink.roll_interval(Duration::ZERO));
+        assert_says(case, &refusal(pipeline), &parts);
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"somebody's");
+}
+
+#[test]
+fn the_smallest_options_of_sinks_work() {
+    let dir = tempfile::tempdir().unwrap();
+    // Missing directories are made.
+    let out = dir.path().join("a/b/c");
+    let (channel, received) = channel_sink(0);
+    let pipeline = Pipeline::new("p").parallelism(1).epoch_interval(Duration::from_millis(1));
+    let stream = numbers(&pipeline, "in");
+    stream.clone().sink("files", FileSink::at(&out).roll_bytes(0).roll_interval(Duration::MAX));
+    stream.sink("channel", channel);
+    let runtime = Runtime::builder().workers(1).build().unwrap();
+    let job = runtime.start(pipeline).unwrap();
+    let received: Vec<u64> = received.collect();
+    job.join().unwrap();
+    assert_eq!(received, (0..10).collect::<Vec<_>>());
+    let lines: Vec<_> = read_committed(&out).unwrap().iter().flat_map(|file| file.lines().unwrap()).collect();
+    assert_eq!(lines, (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
+}
