@@ -22,7 +22,7 @@ else \
 fi
 endef
 
-.PHONY: help pages setup demo test sim canaries kill9 damage iofault diskfull newuser bench peers fmt doc ci
+.PHONY: help pages setup demo test sim canaries kill9 damage iofault diskfull newuser bench loadtest peers fmt doc ci
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -74,6 +74,10 @@ diskfull: setup ## A pipeline, a fold and a recovery on a disk that is full for 
 
 bench: setup ## The benches, our crates fully optimised; ARGS=name picks one, e.g. ARGS=keyed_count
 	cargo --config dev/bench.toml bench --profile dev --workspace --all-features --locked --benches -- $(ARGS)
+
+loadtest: setup ## The load tester, our crates fully optimised; ARGS='run keyed-count --rate 100k/s', see docs/load-testing.md
+	@cargo --config dev/bench.toml build --quiet --profile dev --workspace --all-features --locked --bin millstream-loadtest
+	@"$(CARGO_TARGET_DIR)/debug/millstream-loadtest" $(ARGS)
 
 peers: ## Other engines that the benches compare with (timely, Flink); never needed to use millstream
 	cargo build --release --locked --manifest-path loadtest/peers/Cargo.toml --target-dir loadtest/peers/target
