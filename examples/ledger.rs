@@ -271,7 +271,8 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
         .state_backend(RocksDb::at(dir.join("state")))
         .workers(2)
         .epoch_interval(Duration::from_millis(10))
-        .log_limits(LogLimits { fold_epochs: args.fold_epochs, ..LogLimits::default() })
+        // Epochs are small here; pieces are smaller, so that most of them are written in several.
+        .log_limits(LogLimits { fold_epochs: args.fold_epochs, batch_bytes: 256, ..LogLimits::default() })
         .state_memory(args.memory)
         .restart(RestartPolicy::at_most(3).backoff(Duration::from_millis(5)));
     if let Ok(failpoint) = std::env::var("MILLSTREAM_FAILPOINT") {

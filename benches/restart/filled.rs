@@ -109,7 +109,7 @@ fn fill(directory: &Path, shape: Shape) -> anyhow::Result<()> {
     }
     let waited = Stopwatch::start();
     let bench = Bench::new(shape);
-    let at_once = LogLimits { fold_bytes: 64 << 20, fold_epochs: 50 };
+    let at_once = LogLimits { fold_bytes: 64 << 20, fold_epochs: 50, ..LogLimits::default() };
     bench.feed(0..keys);
     let (_runtime, job) = bench.start(directory, at_once)?;
     let mut told = 0;
@@ -142,7 +142,7 @@ fn fill(directory: &Path, shape: Shape) -> anyhow::Result<()> {
     bench.stop(&job)?;
     drop(_runtime);
     if shape.logged() > 0 {
-        let never = LogLimits { fold_bytes: u64::MAX, fold_epochs: u64::MAX };
+        let never = LogLimits { fold_bytes: u64::MAX, fold_epochs: u64::MAX, ..LogLimits::default() };
         bench.feed(keys..keys + shape.logged());
         let (_runtime, job) = bench.start(directory, never)?;
         bench.wait_for("filling the log", NOW_AND_THEN, |seen| seen.records >= keys + shape.logged())?;

@@ -1,5 +1,6 @@
 //! What the benches share: arguments, clock, machine noise, and a store that tells how large epochs were.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,12 +70,13 @@ pub(crate) struct Noise {
     started: Stopwatch,
     all: f64,
     own: f64,
+    stolen: f64,
 }
 
 impl Noise {
     pub(crate) fn begin() -> Self {
         let (all, own) = busy_seconds().unwrap_or_default();
-        Self { started: Stopwatch::start(), all, own }
+        Self { started: Stopwatch::start(), all, own, stolen: stolen_seconds().unwrap_or_default() }
     }
 
     /// Cores that other processes kept busy since the beginning, on average. Nothing where the kernel does not tell.
@@ -89,25 +91,38 @@ impl Noise {
         busy_seconds().map_or(f64::NAN, |(_, own)| own - self.own)
     }
 
+    /// Cores that the machine's host gave to other machines, as text; a part of the foreign ones.
+    pub(crate) fn stolen_text(self) -> String {
+        let cores = |now| (now - self.stolen) / self.started.elapsed().as_secs_f64();
+        stolen_seconds().map_or_else(|| "?".to_owned(), |now| format!("{:.2}", cores(now)))
+    }
+
     pub(crate) fn text(self) -> String {
         self.foreign_cores().map_or_else(|| "?".to_owned(), |cores| format!("{cores:.2}"))
     }
 }
 
+fn seconds(ticks: &[&str]) -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    ticks.iter().map(|ticks| ticks.parse::<f64>().ok()).sum::<Option<f64>>().map(|sum| sum / TICKS_PER_SECOND)
+}
+
+/// Seconds in which a core had work and the machine's host gave it to another machine (Linux).
+fn stolen_seconds() -> Option<f64> {
+    let machine = std::fs::read_to_string("/proc/stat").ok()?;
+    seconds(&[machine.lines().next()?.split_whitespace().nth(8)?])
+}
+
 /// Seconds that all cores were busy, and those of this process with the children it has waited for (Linux).
 fn busy_seconds() -> Option<(f64, f64)> {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let ticks = |fields: &[&str]| -> Option<f64> {
-        fields.iter().map(|field| field.parse::<f64>().ok()).sum::<Option<f64>>().map(|sum| sum / TICKS_PER_SECOND)
-    };
     let machine = std::fs::read_to_string("/proc/stat").ok()?;
     let machine: Vec<&str> = machine.lines().next()?.split_whitespace().skip(1).collect();
     // user, nice, system, then (past idle and I/O wait) the interrupts and what a hypervisor took.
-    let all = ticks(machine.get(0..3)?)? + ticks(machine.get(5..8)?)?;
+    let all = seconds(machine.get(0..3)?)? + seconds(machine.get(5..8)?)?;
     let own = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The process's name may hold anything; the fields go on behind its bracket.
     let own: Vec<&str> = own.rsplit_once(')')?.1.split_whitespace().collect();
-    Some((all, ticks(own.get(11..15)?)?))
+    Some((all, seconds(own.get(11..15)?)?))
 }
 
 /// An epoch as the store saw it.
@@ -158,7 +173,7 @@ impl fmt::Debug for Counted {
 impl StateBackend for Counted {
     fn open(&self, pipeline: &str, shard: ShardId, create: bool) -> Result<Box<dyn Store>, StoreError> {
         let store = self.inner.open(pipeline, shard, create)?;
-        Ok(Box::new(CountedStore { store, clock: self.clock, closed: Arc::clone(&self.closed) }))
+        Ok(Box::new(CountedStore { store, clock: self.clock, closed: Arc::clone(&self.closed), open: HashMap::new() }))
     }
 
     fn describe(&self, pipeline: &str, shard: ShardId) -> String {
@@ -171,6 +186,8 @@ struct CountedStore {
     store: Box<dyn Store>,
     clock: Stopwatch,
     closed: Arc<Mutex<Vec<Closed>>>,
+    /// Entries and bytes of epochs whose index record was not written yet.
+    open: HashMap<[u8; 8], (u64, usize)>,
 }
 
 impl StoreRead for CountedStore {
@@ -196,18 +213,24 @@ impl StoreRead for CountedStore {
 }
 
 impl Store for CountedStore {
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
-        let mut open = Closed { at_nanos: self.clock.nanos(), entries: 0, bytes: 0 };
+    fn write(&mut self, batch: WriteBatch<'_>, durability: Durability) -> Result<(), StoreError> {
+        let at_nanos = self.clock.nanos();
+        let mut written = Vec::new();
         for op in &batch.ops {
             let WriteOp::Put { space: Space::Log, key, value } = op else { continue };
-            // The index record of an epoch stands behind its deltas, and its key ends like no delta's.
+            let Some(epoch) = key.first_chunk::<8>() else { continue };
+            // The key of an epoch's index record ends like no delta's. It makes the epoch one, wherever its deltas were put.
             if key.ends_with(&[0xFF; 12]) {
-                lock(&self.closed).push(open);
-                (open.entries, open.bytes) = (0, 0);
+                written.push(*epoch);
             } else {
-                open.entries += entry::entries(value).count() as u64;
-                open.bytes += value.len();
+                let (entries, bytes) = self.open.entry(*epoch).or_default();
+                *entries += entry::entries(value).count() as u64;
+                *bytes += value.len();
             }
+        }
+        for epoch in written {
+            let (entries, bytes) = self.open.remove(&epoch).unwrap_or_default();
+            lock(&self.closed).push(Closed { at_nanos, entries, bytes });
         }
         self.store.write(batch, durability)
     }

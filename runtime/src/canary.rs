@@ -40,6 +40,8 @@ canaries! {
     ReaderPosition = "reader-position",
     /// An entry of a frozen epoch is encoded after its next change.
     LateEncode = "late-encode",
+    /// A commit's batch is written before the deltas that went ahead of it are durable.
+    AheadUnsynced = "ahead-unsynced",
     /// A fold goes beyond the committed epoch.
     FoldBeyondCommitted = "fold-beyond-committed",
     /// A key is evicted as soon as its last change is encoded, before it is folded into rows.

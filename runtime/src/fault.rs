@@ -47,6 +47,8 @@ crash_points! {
     EpochComplete = "epoch-complete",
     /// The epoch's batch is built and about to be written.
     CommitBeforeWrite = "commit-before-write",
+    /// Deltas that are too large for the batch are written ahead of it; whether they are durable is open.
+    CommitAhead = "commit-ahead",
     /// The store was told to write the batch; whether it is durable is open.
     CommitWritten = "commit-written",
     /// The batch is durable; nobody has been told.

@@ -354,6 +354,7 @@ impl RuntimeBuilder {
             ("max_commit_bytes", job.max_commit_bytes as u64),
             ("log_limits.fold_bytes", config.log.fold_bytes),
             ("log_limits.fold_epochs", config.log.fold_epochs),
+            ("log_limits.batch_bytes", config.log.batch_bytes as u64),
         ];
         for (option, given) in bytes {
             check(option, given, given > 0, "at least 1")?;

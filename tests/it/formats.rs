@@ -31,7 +31,7 @@ fn open(root: &Path, fold_epochs: u64, start_from: StartFrom) -> CommitLog {
     let store = RocksDb::at(root).open("fixture", ShardId::new(0), start_from == StartFrom::Create).unwrap();
     let identity =
         Identity { pipeline: "fixture".to_owned(), shard: ShardId::new(0), key_groups: KeyGroups::default().count() };
-    let limits = LogLimits { fold_bytes: 1 << 30, fold_epochs };
+    let limits = LogLimits { fold_bytes: 1 << 30, fold_epochs, ..LogLimits::default() };
     CommitLog::open(store, identity, start_from, limits, (Arc::new(NoFaults), StoreShare::default())).unwrap()
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn open(root: &Path, start_from: StartFrom) -> Result<(CommitLog, Sto
     let backend: Arc<dyn StateBackend> = Arc::new(RocksDb::at(root));
     let store = open_within(PATIENCE, &backend, PIPELINE, SHARD, start_from != StartFrom::Resume)?;
     let share = StoreShare::default();
-    let limits = LogLimits { fold_bytes: 1 << 30, fold_epochs: 3 };
+    let limits = LogLimits { fold_bytes: 1 << 30, fold_epochs: 3, ..LogLimits::default() };
     let log = CommitLog::open(store, identity(), start_from, limits, (Arc::new(NoFaults), share.clone()))?;
     Ok((log, share))
 }

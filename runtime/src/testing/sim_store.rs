@@ -77,13 +77,14 @@ struct SimContent {
 
 #[derive(Clone, Debug)]
 struct Pending {
-    ops: Vec<WriteOp>,
+    ops: Vec<WriteOp<'static>>,
     /// Survives every crash, and still wins over earlier changes that may or may not: an ingestion.
     durable: bool,
 }
 
 impl SimContent {
-    fn append(&mut self, ops: Vec<WriteOp>, durable: bool) {
+    fn append(&mut self, ops: Vec<WriteOp<'_>>, durable: bool) {
+        let ops: Vec<_> = ops.into_iter().map(WriteOp::into_owned).collect();
         self.visible.apply(ops.clone());
         self.pending.push(Pending { ops, durable });
     }
@@ -171,7 +172,7 @@ impl SimDisk {
         let mut ops = Vec::new();
         content.durable.scan(space, &[], None, &mut |key, value| {
             ops.push(match damage(key, value.to_vec()) {
-                Some(value) => WriteOp::Put { space, key: key.to_vec(), value },
+                Some(value) => WriteOp::Put { space, key: key.to_vec(), value: value.into() },
                 None => WriteOp::Delete { space, key: key.to_vec() },
             });
             std::ops::ControlFlow::Continue(())
@@ -295,7 +296,12 @@ impl SimStore {
         (fault.times > 0).then_some(fault)
     }
 
-    fn change(&mut self, action: &'static str, ops: Vec<WriteOp>, durability: Durability) -> Result<(), StoreError> {
+    fn change(
+        &mut self,
+        action: &'static str,
+        ops: Vec<WriteOp<'_>>,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
         self.check(action)?;
         if let Some(fault) = self.next_fault() {
             if fault.outcome == FailedWrite::Written {
@@ -355,7 +361,7 @@ impl StoreRead for SimStore {
 }
 
 impl Store for SimStore {
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
+    fn write(&mut self, batch: WriteBatch<'_>, durability: Durability) -> Result<(), StoreError> {
         self.change("write a batch", batch.ops, durability)
     }
 
@@ -402,10 +408,10 @@ mod tests {
 
     const SHARD: ShardId = ShardId::new(0);
 
-    fn put(key: u8) -> WriteBatch {
+    fn put(key: u8) -> WriteBatch<'static> {
         let mut batch = WriteBatch::default();
-        batch.put(Space::Log, [key, 0], [1]);
-        batch.put(Space::Rows, [key, 1], [1]);
+        batch.put(Space::Log, [key, 0], &[1]);
+        batch.put(Space::Rows, [key, 1], &[1]);
         batch
     }
 

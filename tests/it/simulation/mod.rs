@@ -50,7 +50,10 @@ fn config(seed: u64, keys: u64) -> SimConfig {
         job.max_unfolded_bytes = rng.random_range(1..200);
         job.max_commit_bytes = rng.random_range(1..200);
     }
-    let limits = LogLimits { fold_bytes: rng.random_range(50..5_000), fold_epochs: rng.random_range(1..8) };
+    let (fold_bytes, fold_epochs) = (rng.random_range(50..5_000), rng.random_range(1..8));
+    // Often so little that an epoch's deltas do not fit into its batch.
+    let batch_bytes = *[20, 200, 1 << 20].get(rng.random_range(0..3)).unwrap();
+    let limits = LogLimits { fold_bytes, fold_epochs, batch_bytes };
     // Hardly any key stays in memory, or about as many as there are, or all do.
     let state_memory = if rng.random_bool(0.7) { keys * rng.random_range(5..200) } else { u64::MAX };
     // Few groups have many keys each, so that a group is not all in memory or all out.

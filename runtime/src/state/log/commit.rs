@@ -67,8 +67,10 @@ fn has_rows(outbox: &OutboxPart) -> bool {
 }
 
 /// A commit that is built and not written.
-struct Prepared {
-    batch: WriteBatch,
+struct Prepared<'a> {
+    /// Chunks of deltas that do not fit into the batch.
+    ahead: Vec<WriteBatch<'a>>,
+    batch: WriteBatch<'a>,
     manifest: Manifest,
     records: Vec<IndexRecord>,
     positions: BTreeMap<Vec<u8>, (SplitPosition, u32)>,
@@ -95,7 +97,7 @@ impl CommitLog {
         }
         let prepared = self.prepare(&bundles, delivered)?;
         let points = [CrashPoint::CommitBeforeWrite, CrashPoint::CommitWritten, CrashPoint::CommitSynced];
-        if let Err(failed) = self.write(prepared.batch, prepared.manifest, points) {
+        if let Err(failed) = self.write(prepared.ahead, prepared.batch, prepared.manifest, points) {
             return Err(self.failed(failed, bundles));
         }
         self.fold_noted()?;
@@ -125,7 +127,8 @@ impl CommitLog {
         }
         let prepared = self.prepare(&[], delivered)?;
         let points = [CrashPoint::CommitBeforeWrite, CrashPoint::CommitWritten, CrashPoint::CommitSynced];
-        self.write(prepared.batch, prepared.manifest, points).map_err(|failed| self.failed(failed, Vec::new()))?;
+        self.write(prepared.ahead, prepared.batch, prepared.manifest, points)
+            .map_err(|failed| self.failed(failed, Vec::new()))?;
         self.fold_noted()
     }
 
@@ -174,11 +177,12 @@ impl CommitLog {
         Ok(())
     }
 
-    fn prepare(&self, bundles: &[EpochBundle], delivered: &[Delivered]) -> Result<Prepared, CodecError> {
+    fn prepare<'a>(&self, bundles: &'a [EpochBundle], delivered: &[Delivered]) -> Result<Prepared<'a>, CodecError> {
         let mut batch = WriteBatch::default();
         let mut manifest = self.durable.clone();
         let mut records = Vec::with_capacity(bundles.len());
         let mut moved = BTreeMap::new();
+        let mut pieces = Pieces::new(self.limits.batch_bytes);
 
         self.note_fold(&mut batch, &mut manifest);
         manifest.outbox.retain(|listed| {
@@ -193,7 +197,7 @@ impl CommitLog {
             parts.sort_by_key(|part| part.subtask);
             let mut deltas = Vec::new();
             for part in parts {
-                put_deltas(part, &mut batch, &mut deltas);
+                put_deltas(part, &mut pieces, &mut deltas);
                 put_outbox(part, &mut batch, &mut manifest.outbox);
                 for position in &part.positions {
                     let (bytes, crc) = read::position_bytes(position)?;
@@ -219,9 +223,10 @@ impl CommitLog {
             }
             manifest.positions.crc ^= crc;
         }
+        batch.ops.append(&mut pieces.last.ops);
         manifest.names = self.names.clone();
         batch.put(Space::Meta, keys::MANIFEST, manifest.to_bytes()?);
-        Ok(Prepared { batch, manifest, records, positions: moved })
+        Ok(Prepared { ahead: pieces.full, batch, manifest, records, positions: moved })
     }
 }
 
@@ -231,20 +236,43 @@ fn operators(part: &Part) -> impl Iterator<Item = OperatorId> {
     deltas.chain(positions).chain(part.outbox.iter().map(|outbox| outbox.operator))
 }
 
-fn put_deltas(part: &Part, batch: &mut WriteBatch, listed: &mut Vec<DeltaRef>) {
+/// Chunks of deltas in writes of a size that suits the store.
+struct Pieces<'a> {
+    most: usize,
+    full: Vec<WriteBatch<'a>>,
+    last: WriteBatch<'a>,
+    bytes: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(most: usize) -> Self {
+        Self { most, full: Vec::new(), last: WriteBatch::default(), bytes: 0 }
+    }
+
+    fn put(&mut self, key: Vec<u8>, chunk: &'a [u8]) {
+        if self.bytes > 0 && self.bytes + chunk.len() > self.most {
+            self.full.push(std::mem::take(&mut self.last));
+            self.bytes = 0;
+        }
+        self.bytes += chunk.len();
+        self.last.put(Space::Log, key, chunk);
+    }
+}
+
+fn put_deltas<'a>(part: &'a Part, pieces: &mut Pieces<'a>, listed: &mut Vec<DeltaRef>) {
     for delta in part.deltas.iter().filter(|delta| !delta.chunks.is_empty()) {
         for (number, chunk) in (0u32..).zip(&delta.chunks) {
-            batch.put(Space::Log, keys::delta(part.epoch, delta.operator, part.subtask, number), chunk.clone());
+            pieces.put(keys::delta(part.epoch, delta.operator, part.subtask, number), chunk);
         }
         let (operator, subtask, entries) = (delta.operator, part.subtask, delta.entries);
         listed.push(DeltaRef { operator, subtask, entries, chunks: Chunks::of(&delta.chunks) });
     }
 }
 
-fn put_outbox(part: &Part, batch: &mut WriteBatch, listed: &mut Vec<OutboxRef>) {
+fn put_outbox<'a>(part: &'a Part, batch: &mut WriteBatch<'a>, listed: &mut Vec<OutboxRef>) {
     for outbox in part.outbox.iter().filter(|outbox| has_rows(outbox)) {
         for (number, chunk) in (0u32..).zip(&outbox.chunks) {
-            batch.put(Space::Outbox, keys::outbox(outbox.operator, part.epoch, part.subtask, number), chunk.clone());
+            batch.put(Space::Outbox, keys::outbox(outbox.operator, part.epoch, part.subtask, number), chunk);
         }
         let (operator, epoch, subtask, rows) = (outbox.operator, part.epoch, part.subtask, outbox.rows);
         listed.push(OutboxRef { operator, epoch, subtask, rows, chunks: Chunks::of(&outbox.chunks) });

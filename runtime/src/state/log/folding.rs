@@ -102,7 +102,7 @@ impl CommitLog {
     }
 
     /// Puts what an ingested fold makes superfluous into a commit.
-    pub(super) fn note_fold(&self, batch: &mut WriteBatch, manifest: &mut Manifest) {
+    pub(super) fn note_fold(&self, batch: &mut WriteBatch<'_>, manifest: &mut Manifest) {
         let Some(ingested) = &self.ingested else { return };
         let through = ingested.through;
         batch.delete_range(Space::Log, [], keys::log_epoch(through.next()));

@@ -51,6 +51,11 @@ pub(crate) fn index(epoch: Epoch) -> Vec<u8> {
     key
 }
 
+/// Says whether a key of the log is an index record's.
+pub(crate) fn is_index(key: &[u8]) -> bool {
+    key.ends_with(&[0xFF; 12])
+}
+
 /// Returns the key of one chunk of a sink's output.
 pub(crate) fn outbox(operator: OperatorId, epoch: Epoch, subtask: SubtaskId, chunk: u32) -> Vec<u8> {
     let mut key = operator.number().to_be_bytes().to_vec();

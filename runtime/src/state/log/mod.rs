@@ -29,6 +29,7 @@ pub use self::commit::Committed;
 pub use self::error::{CommitError, Damage, FoldError, RecoveryError};
 use self::read::{IndexRecord, Loaded};
 pub use self::restore::Restored;
+use crate::canary::{Canary, planted};
 use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId};
@@ -59,7 +60,7 @@ pub enum StartFrom {
     Create,
 }
 
-/// When the log is folded into rows; either bound is enough.
+/// How the log is written, and when it is folded into rows; either of the two bounds on a fold is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogLimits {
@@ -67,11 +68,14 @@ pub struct LogLimits {
     pub fold_bytes: u64,
     /// Epochs in the log. Default 1,024.
     pub fold_epochs: u64,
+    /// Bytes of deltas in one write. Default 1 MiB. What an epoch has beyond is written and synced before the batch that makes it
+    /// an epoch, in pieces of this size: a batch of tens of megabytes would be built, copied and freed at once.
+    pub batch_bytes: usize,
 }
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { fold_bytes: 256 << 20, fold_epochs: 1_024 }
+        Self { fold_bytes: 256 << 20, fold_epochs: 1_024, batch_bytes: 1 << 20 }
     }
 }
 
@@ -329,10 +333,12 @@ impl CommitLog {
         folded.chain(logged).chain(positions).chain(outbox).collect()
     }
 
-    /// Writes a batch with a new manifest in three steps with a crash point between each.
+    /// Writes a batch with a new manifest in three steps with a crash point between each. What goes `ahead` of it is durable
+    /// before the batch is written: without the manifest nothing refers to it, with the manifest it must be there.
     pub(super) fn write(
         &mut self,
-        batch: WriteBatch,
+        ahead: Vec<WriteBatch<'_>>,
+        batch: WriteBatch<'_>,
         next: Manifest,
         points: [CrashPoint; 3],
     ) -> Result<(), WriteFailed> {
@@ -340,6 +346,15 @@ impl CommitLog {
         self.faults.pass(before)?;
         let Some(store) = &mut self.store else { return Err(WriteFailed::Closed) };
         self.in_flight = Some(next);
+        if !ahead.is_empty() {
+            for piece in ahead {
+                store.write(piece, Durability::Buffered)?;
+            }
+            self.faults.pass(CrashPoint::CommitAhead)?;
+            if !planted(Canary::AheadUnsynced) {
+                store.write(WriteBatch::default(), Durability::Synced)?;
+            }
+        }
         // The batch and its sync are two calls, so that a crash can be put between them on every backend.
         store.write(batch, Durability::Buffered)?;
         self.faults.pass(written)?;

@@ -218,10 +218,21 @@ fn index(store: &dyn Store, manifest: &Manifest) -> Result<Vec<IndexRecord>, Rea
         return Err(Damage::Chain(last).into());
     }
     let before = has_any(store, Space::Log, &[], Some(&keys::log_epoch(first)))?;
-    if before || has_any(store, Space::Log, &keys::log_epoch(last.next()), None)? {
+    if before || has_index(store, &keys::log_epoch(last.next()))? {
         return Err(stray().into());
     }
     Ok(records)
+}
+
+/// Says whether an epoch from there on has an index record. Without one there may be chunks of deltas that went ahead of a commit
+/// which was never made.
+fn has_index(store: &dyn Store, from: &[u8]) -> Result<bool, StoreError> {
+    let mut found = false;
+    store.scan(Space::Log, from, None, &mut |key, _| {
+        found = keys::is_index(key);
+        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(found)
 }
 
 fn sentinels(store: &dyn Store, manifest: &Manifest) -> Result<(), ReadError> {

@@ -202,7 +202,7 @@ impl Faults for CrashAt {
 }
 
 fn limits() -> LogLimits {
-    LogLimits { fold_epochs: 4, ..LogLimits::default() }
+    LogLimits { fold_epochs: 4, batch_bytes: 16, ..LogLimits::default() }
 }
 
 fn open(backend: &dyn StateBackend, faults: SharedFaults) -> Result<CommitLog, RecoveryError> {
@@ -298,7 +298,7 @@ fn a_group_commit_equals_single_commits_and_a_fold_changes_nothing() {
     for group in [1, 3, LAST] {
         for fold_epochs in [1, 2, 100] {
             let store = Memory::new().open("p", SHARD, true).unwrap();
-            let limits = LogLimits { fold_epochs, ..LogLimits::default() };
+            let limits = LogLimits { fold_epochs, batch_bytes: fold_epochs as usize * 16, ..LogLimits::default() };
             let mut log = CommitLog::open(store, identity(), StartFrom::Create, limits, no_faults()).unwrap();
             log.register(&decls()).unwrap();
             let attempt = log.raise_attempt().unwrap();

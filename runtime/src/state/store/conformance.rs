@@ -66,7 +66,7 @@ impl Subject {
     fn new(backend: impl StateBackend + 'static) -> Self {
         let mut store = backend.open("p", ShardId::new(0), true).unwrap();
         let mut batch = WriteBatch::default();
-        batch.put(Space::Meta, ANCHOR, []);
+        batch.put(Space::Meta, ANCHOR, &[]);
         store.write(batch, Durability::Buffered).unwrap();
         Self { backend: Box::new(backend), store: Some(store) }
     }

@@ -97,7 +97,7 @@ impl MemoryContent {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, ops: Vec<WriteOp>) {
+    fn apply(&self, ops: Vec<WriteOp<'_>>) {
         self.spaces.write().unwrap_or_else(PoisonError::into_inner).apply(ops);
     }
 }
@@ -156,7 +156,7 @@ impl StoreRead for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn write(&mut self, batch: WriteBatch, _durability: Durability) -> Result<(), StoreError> {
+    fn write(&mut self, batch: WriteBatch<'_>, _durability: Durability) -> Result<(), StoreError> {
         self.content.apply(batch.ops);
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Store for MemoryStore {
     not(feature = "rocksdb"),
     expect(clippy::unnecessary_wraps, unused_variables, reason = "a backend with files has other runs")
 )]
-pub(crate) fn entries_of(run: SortedRun, place: &Path) -> Result<Vec<WriteOp>, StoreError> {
+pub(crate) fn entries_of(run: SortedRun, place: &Path) -> Result<Vec<WriteOp<'static>>, StoreError> {
     match run.content {
         RunContent::Entries(ops) => Ok(ops),
         RunContent::Empty => Ok(Vec::new()),
@@ -222,9 +222,9 @@ pub(crate) fn sorted_run(
     Some(SortedRun { content: if ops.is_empty() { RunContent::Empty } else { RunContent::Entries(ops) } })
 }
 
-fn change(space: Space, key: Vec<u8>, value: Option<Vec<u8>>) -> WriteOp {
+fn change(space: Space, key: Vec<u8>, value: Option<Vec<u8>>) -> WriteOp<'static> {
     match value {
-        Some(value) => WriteOp::Put { space, key, value },
+        Some(value) => WriteOp::Put { space, key, value: value.into() },
         None => WriteOp::Delete { space, key },
     }
 }
@@ -236,11 +236,11 @@ pub(crate) struct Spaces {
 }
 
 impl Spaces {
-    pub(crate) fn apply(&mut self, ops: Vec<WriteOp>) {
+    pub(crate) fn apply(&mut self, ops: Vec<WriteOp<'_>>) {
         for op in ops {
             match op {
                 WriteOp::Put { space, key, value } => {
-                    self.maps.entry(space).or_default().insert(key, value);
+                    self.maps.entry(space).or_default().insert(key, value.into_owned());
                 }
                 WriteOp::Delete { space, key } => {
                     self.maps.entry(space).or_default().remove(&key);
@@ -282,7 +282,7 @@ impl Spaces {
 mod tests {
     use super::*;
 
-    fn put(key: &[u8], value: &[u8]) -> WriteBatch {
+    fn put<'a>(key: &[u8], value: &'a [u8]) -> WriteBatch<'a> {
         let mut batch = WriteBatch::default();
         batch.put(Space::Meta, key, value);
         batch

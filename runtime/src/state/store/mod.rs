@@ -21,6 +21,7 @@ mod rocksdb;
 mod share;
 mod watchdog;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ impl Space {
 
 /// One change of a [`WriteBatch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteOp {
+pub enum WriteOp<'a> {
     /// Sets a key.
     Put {
         /// Where.
@@ -74,7 +75,7 @@ pub enum WriteOp {
         /// The key.
         key: Vec<u8>,
         /// Its new value.
-        value: Vec<u8>,
+        value: Cow<'a, [u8]>,
     },
     /// Removes a key; nothing happens if it is absent.
     Delete {
@@ -94,16 +95,29 @@ pub enum WriteOp {
     },
 }
 
-/// Changes that become visible and durable together or not at all. Later changes of a key win.
-#[derive(Clone, Debug, Default)]
-pub struct WriteBatch {
-    /// The changes, in order.
-    pub ops: Vec<WriteOp>,
+impl WriteOp<'_> {
+    /// Returns the same change with a value of its own.
+    pub fn into_owned(self) -> WriteOp<'static> {
+        match self {
+            Self::Put { space, key, value } => WriteOp::Put { space, key, value: Cow::Owned(value.into_owned()) },
+            Self::Delete { space, key } => WriteOp::Delete { space, key },
+            Self::DeleteRange { space, from, to } => WriteOp::DeleteRange { space, from, to },
+        }
+    }
 }
 
-impl WriteBatch {
+/// Changes that become visible and durable together or not at all. Later changes of a key win.
+///
+/// Values may be borrowed: those of an epoch are tens of megabytes, which their owner keeps until they are durable.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch<'a> {
+    /// The changes, in order.
+    pub ops: Vec<WriteOp<'a>>,
+}
+
+impl<'a> WriteBatch<'a> {
     /// Sets a key.
-    pub fn put(&mut self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+    pub fn put(&mut self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Cow<'a, [u8]>>) {
         self.ops.push(WriteOp::Put { space, key: key.into(), value: value.into() });
     }
 
@@ -190,7 +204,7 @@ pub struct SortedRun {
 #[derive(Debug)]
 pub(crate) enum RunContent {
     /// In memory.
-    Entries(Vec<WriteOp>),
+    Entries(Vec<WriteOp<'static>>),
     /// In a file of the store's handle that wrote it.
     #[cfg(feature = "rocksdb")]
     File(Space, PathBuf),
@@ -204,7 +218,7 @@ pub trait Store: StoreRead {
     ///
     /// # Errors
     /// [`StoreError`]: the outcome is unknown and the handle is done for.
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError>;
+    fn write(&mut self, batch: WriteBatch<'_>, durability: Durability) -> Result<(), StoreError>;
 
     /// Returns what others may read through. As long as they hold it the store is not closed.
     fn reader(&self) -> std::sync::Arc<dyn StoreRead>;

@@ -252,7 +252,7 @@ impl StoreRead for RocksDbStore {
 }
 
 impl Store for RocksDbStore {
-    fn write(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
+    fn write(&mut self, batch: WriteBatch<'_>, durability: Durability) -> Result<(), StoreError> {
         self.change("write a batch", |store| {
             store.write_batch(batch, durability)?;
             if durability == Durability::Synced { store.mark_written() } else { Ok(()) }

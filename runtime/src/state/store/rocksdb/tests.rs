@@ -8,7 +8,7 @@ use crate::state::store::{Durability, Space, WriteBatch};
 
 const SHARD: ShardId = ShardId::new(0);
 
-fn put(key: &[u8]) -> WriteBatch {
+fn put(key: &[u8]) -> WriteBatch<'static> {
     let mut batch = WriteBatch::default();
     batch.put(Space::Meta, key, b"value".repeat(100));
     batch
