@@ -184,7 +184,10 @@ fn what_a_file_gets_wrong_is_named() {
         ("workers = -1", "invalid value: integer `-1`, expected usize"),
         ("key_groups = 0", "expected a nonzero u16"),
         ("restart = { tries = 5 }", "unknown field `tries`"),
-        ("log_limits = { fold_mb = 5 }", "unknown field `fold_mb`, expected one of `fold_bytes`, `fold_epochs`, `batch_bytes`"),
+        (
+            "log_limits = { fold_mb = 5 }",
+            "unknown field `fold_mb`, expected one of `fold_bytes`, `fold_epochs`, `batch_bytes`",
+        ),
         ("workers = 0", "runtime option workers is 0; it must be 1 to 960"),
         ("epoch_interval_ms = 0", "runtime option epoch_interval is 0ns; it must be at least 1 ms"),
         ("state_memory_bytes = 0", "runtime option state_memory is 0; it must be at least 1"),
