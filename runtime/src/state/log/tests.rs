@@ -374,32 +374,39 @@ fn bundles_that_do_not_follow_are_refused_and_nothing_is_written() {
 
 #[test]
 fn a_full_disk_hands_the_bundles_back_and_the_reopened_log_says_what_became_of_them() {
-    for (after, outcome, found) in [
-        (0, FailedWrite::Lost, Reopened::Old),
-        (0, FailedWrite::Written, Reopened::New),
-        (1, FailedWrite::Lost, Reopened::New),
-    ] {
-        let disk = SimDisk::new();
-        let mut log = live(&disk, Arc::new(NoFaults), &mut World::default(), 5).unwrap();
-        let attempt = log.attempt();
-        let late = OperatorDecl { name: "late".to_owned(), kind: OperatorKind::Stateful, states: vec![] };
-        let ids = log.register(&[decls(), vec![late]].concat()).unwrap();
-        disk.fail_writes(WriteFaults { kind: StoreErrorKind::Full, after, times: 1, outcome });
-        let delivered = [Delivered { operator: SINK, next: Epoch::new(delivered_before(6)) }];
-        let error = log.commit(vec![bundle(attempt, 6)], &delivered).unwrap_err();
-        assert!(error.is_retryable(), "{error:?}");
-        let CommitError::Store { bundles, .. } = error else { panic!("{error:?}") };
-        assert_eq!(log.reopen(disk.open("p", SHARD, false).unwrap()).unwrap(), found);
-        if found == Reopened::Old {
-            log.commit(bundles, &delivered).unwrap();
-        } else {
-            assert_eq!(Committed::of(bundles).epoch, log.epoch());
-        }
-        disk.crash_with(|| false);
-        let log = open(&disk, Arc::new(NoFaults)).unwrap();
-        assert_eq!(everything(&log).unwrap(), expected(6), "what reopen called new is durable");
-        assert_eq!(log.operator(ids[3]).unwrap().name, "late");
+    // Pieces that go ahead, their sync, the batch, its sync: whichever fails first, the epoch is there once the batch is.
+    for (outcome, new) in [(FailedWrite::Lost, 1), (FailedWrite::Written, 2)] {
+        let found: Vec<Reopened> = (0..).map_while(|after| reopened_after_a_failed_write(after, outcome)).collect();
+        let old = found.len() - new;
+        assert!(old > 2, "some pieces went ahead: {found:?}");
+        assert!(found[..old].iter().all(|found| *found == Reopened::Old), "{outcome:?}: {found:?}");
+        assert!(found[old..].iter().all(|found| *found == Reopened::New), "{outcome:?}: {found:?}");
     }
+}
+
+/// Lets a write of a commit fail and goes on from there; nothing if the commit has no such write.
+fn reopened_after_a_failed_write(after: u32, outcome: FailedWrite) -> Option<Reopened> {
+    let disk = SimDisk::new();
+    let mut log = live(&disk, Arc::new(NoFaults), &mut World::default(), 5).unwrap();
+    let attempt = log.attempt();
+    let late = OperatorDecl { name: "late".to_owned(), kind: OperatorKind::Stateful, states: vec![] };
+    let ids = log.register(&[decls(), vec![late]].concat()).unwrap();
+    disk.fail_writes(WriteFaults { kind: StoreErrorKind::Full, after, times: 1, outcome });
+    let delivered = [Delivered { operator: SINK, next: Epoch::new(delivered_before(6)) }];
+    let error = log.commit(vec![bundle(attempt, 6)], &delivered).err()?;
+    assert!(error.is_retryable(), "{error:?}");
+    let CommitError::Store { bundles, .. } = error else { panic!("{error:?}") };
+    let found = log.reopen(disk.open("p", SHARD, false).unwrap()).unwrap();
+    if found == Reopened::Old {
+        log.commit(bundles, &delivered).unwrap();
+    } else {
+        assert_eq!(Committed::of(bundles).epoch, log.epoch());
+    }
+    disk.crash_with(|| false);
+    let log = open(&disk, Arc::new(NoFaults)).unwrap();
+    assert_eq!(everything(&log).unwrap(), expected(6), "what reopen called new is durable");
+    assert_eq!(log.operator(ids[3]).unwrap().name, "late");
+    Some(found)
 }
 
 #[test]
