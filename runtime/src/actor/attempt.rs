@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::actor::link::SubtaskView;
 use crate::id::{Attempt, OperatorId, SubtaskId};
-use crate::operator::{SourceCommand, SourceControl, TaskControl};
+use crate::operator::{Quarantined, SourceCommand, SourceControl, TaskControl};
 use crate::plan::Plan;
 use crate::state::log::Restored;
 
@@ -16,6 +16,8 @@ pub(super) struct Seeding {
     pub(super) attempt: Attempt,
     pub(super) operators: Vec<OperatorId>,
     pub(super) restored: Arc<Restored>,
+    /// Records that user code is not given.
+    pub(super) quarantined: Arc<[Quarantined]>,
     /// Its pieces are being made.
     pub(super) begun: bool,
 }

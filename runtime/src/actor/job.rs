@@ -165,8 +165,8 @@ impl JobActor {
                 }
                 self.crew.committer.send(order);
             }
-            JobOrder::Build { attempt, operators, restored } => {
-                self.seeding = Some(Seeding { attempt, operators, restored, begun: false });
+            JobOrder::Build { attempt, operators, restored, quarantined } => {
+                self.seeding = Some(Seeding { attempt, operators, restored, quarantined, begun: false });
             }
             JobOrder::Sources(command) => {
                 if let SourceCommand::Barrier { barrier, .. } = command {

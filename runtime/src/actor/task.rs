@@ -10,8 +10,8 @@ use crate::actor::config::LatencyPolicy;
 use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::actor::rows::RowReads;
-use crate::actor::threads::{guarded, panic_text};
 use crate::actor::waiter::Waiter;
+use crate::error::{guarded, panic_text};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, SubtaskId};
 use crate::job::JobEvent;
@@ -93,7 +93,15 @@ async fn run(seed: TaskSeed, mut host: LoopHost) -> Option<TaskError> {
     if host.go.wait_for(|go| *go).await.is_err() {
         return None;
     }
-    drive(&mut machine, &host).await.err()
+    let failed = drive(&mut machine, &host).await.err();
+    // Dropping is user code too, and must not hide what went wrong before.
+    match (failed, guarded(|| drop(machine))) {
+        (Some(error), Err(message)) => {
+            tracing::warn!(%subtask, panic = message, "dropping a task that failed panicked too");
+            Some(error)
+        }
+        (failed, dropped) => failed.or(dropped.err().map(|message| TaskError::Panic { message })),
+    }
 }
 
 async fn drive(machine: &mut TaskMachine, host: &LoopHost) -> Result<(), TaskError> {

@@ -1,28 +1,15 @@
 //! The threads of one job: named, started in one place, and all waited for at its end.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use actix::{ArbiterHandle, System};
 
+use crate::error::panic_text;
 use crate::time::SharedClock;
-
-/// Runs user code; a panic becomes its message.
-pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| panic_text(payload.as_ref()))
-}
-
-/// The message of a panic.
-pub(super) fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("the panic has no message").to_owned()
-}
 
 /// How far below the workers a thread ranks whose work no record waits for.
 ///

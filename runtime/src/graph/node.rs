@@ -257,11 +257,7 @@ where
     fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {
         let operator = || open.name.clone();
         let next = next.downcast::<Box<dyn Node<O::Out>>>().map_err(|_| TaskError::Build { operator: operator() })?;
-        let made = (self.make)(open).map_err(|source| TaskError::Operator {
-            operator: operator(),
-            epoch: open.restored,
-            source,
-        })?;
+        let made = TaskError::catch(&open.name, open.restored, || (self.make)(open))?;
         let node: Box<dyn Node<O::In>> = Box::new(Driver::new(open.name.clone(), made, *next));
         Ok(Box::new(node))
     }
@@ -304,10 +300,12 @@ impl<T: 'static> SinkVertex for SinkOf<T> {
         let node: Box<dyn Node<T>> = match &self.spec {
             SinkSpec::Outbox { encoder, .. } => Box::new(OutboxSink::new(open, Arc::clone(encoder))),
             SinkSpec::Direct(make) => {
-                let failed = |source| TaskError::Operator { operator: open.name.clone(), epoch: open.restored, source };
-                let mut sink = make().map_err(failed)?;
-                sink.open(&SinkContext::of(open)).map_err(failed)?;
-                Box::new(DirectSink::new(open, sink))
+                let opened = || {
+                    let mut sink = make()?;
+                    sink.open(&SinkContext::of(open))?;
+                    Ok(sink)
+                };
+                Box::new(DirectSink::new(open, TaskError::catch(&open.name, open.restored, opened)?))
             }
         };
         Ok(Box::new(node))

@@ -23,6 +23,7 @@ use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
 use crate::job::error::{Ended, JobError};
 use crate::job::protocol::{JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
+use crate::job::quarantine::Suspects;
 use crate::job::restart::Restarts;
 use crate::operator::TaskError;
 use crate::sink::{DeliveryAnswer, SinkErrorKind};
@@ -73,6 +74,9 @@ pub struct JobMachine {
     attempt: Attempt,
     status: JobStatus,
     restarts: Restarts,
+    suspects: Suspects,
+    /// The failure put a record into quarantine: the next attempt does not meet it again.
+    resolved: bool,
     coordinator: EpochCoordinator,
     subtasks: BTreeSet<SubtaskId>,
     sources: BTreeSet<SubtaskId>,
@@ -116,6 +120,8 @@ impl JobMachine {
             attempt: Attempt::default(),
             status: JobStatus::default(),
             restarts: Restarts::default(),
+            suspects: Suspects::default(),
+            resolved: false,
             coordinator: EpochCoordinator::new(Attempt::default(), []),
             subtasks: BTreeSet::new(),
             sources: BTreeSet::new(),
@@ -280,7 +286,7 @@ impl JobMachine {
         }
         self.done_sources.clear();
         self.phase = Phase::Building;
-        self.orders.push(JobOrder::Build { attempt, operators, restored });
+        self.orders.push(JobOrder::Build { attempt, operators, restored, quarantined: self.suspects.quarantined() });
         Ok(())
     }
 
@@ -352,6 +358,10 @@ impl JobMachine {
         if attempt != self.attempt {
             return;
         }
+        // A failure before all are built comes once more when they are.
+        if !matches!(self.phase, Phase::Building) {
+            self.suspect(error.as_ref());
+        }
         match &mut self.phase {
             Phase::Ending(ending) => {
                 ending.tasks.remove(&subtask);
@@ -363,7 +373,11 @@ impl JobMachine {
                 let error = error.unwrap_or_else(ended_early);
                 self.early_failure.get_or_insert((subtask, error));
             }
-            Phase::Closing(Last { end_sent: true, .. }) if error.is_none() => {
+            Phase::Closing(Last { end_sent: true, .. }) => {
+                // Everything is committed and delivered: there is nothing that another attempt could do better.
+                if let Some(error) = error {
+                    tracing::warn!(%subtask, error = %error_text(&error), "a task failed when all was done");
+                }
                 self.subtasks.remove(&subtask);
             }
             _ => {
@@ -372,6 +386,17 @@ impl JobMachine {
                 let restarts = self.restarts.total();
                 self.fail(JobError::Task { subtask, restarts, source: Arc::new(error) }, true, now);
             }
+        }
+    }
+
+    /// Takes note of the record that a task panicked on.
+    fn suspect(&mut self, error: Option<&TaskError>) {
+        let Some(TaskError::Panicked { operator, epoch, message, record: Some(record) }) = error else { return };
+        if self.suspects.panicked(record, *epoch, message) {
+            self.resolved = true;
+            self.status.quarantined = self.suspects.quarantined();
+            let (time, bytes) = (record.time, record.bytes.len());
+            tracing::error!(operator, %epoch, %time, bytes, panic = message, "a record that panics is in quarantine");
         }
     }
 

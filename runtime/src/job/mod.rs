@@ -6,6 +6,7 @@ mod committer;
 mod error;
 mod machine;
 mod protocol;
+mod quarantine;
 mod restart;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
 use crate::job::error::{Ended, JobError};
 use crate::job::restart::RestartPolicy;
-use crate::operator::{SourceCommand, TaskError};
+use crate::operator::{Quarantined, SourceCommand, TaskError};
 use crate::sink::DeliveryAnswer;
 use crate::state::log::{Committed, Restored};
 use crate::time::Timestamp;
@@ -130,6 +130,8 @@ pub enum JobOrder {
         operators: Vec<OperatorId>,
         /// What it starts from.
         restored: Arc<Restored>,
+        /// Records that user code is not given.
+        quarantined: Arc<[Quarantined]>,
     },
     /// Hand this to all source subtasks.
     Sources(SourceCommand),
@@ -223,6 +225,9 @@ pub struct JobStatus {
     /// Why epochs wait in memory, or an attempt waits to begin, if they do: the disk is full. They go on by themselves when
     /// there is room.
     pub waiting: Option<String>,
+    /// Records that made two attempts panic and are given to user code no more while this job runs; the latest 64. A record that is
+    /// equal to one of them, in the same operator and with the same event time, is one of them.
+    pub quarantined: Arc<[Quarantined]>,
     /// The failure that ended the attempt before this one.
     pub last_failure: Option<String>,
 }

@@ -73,6 +73,12 @@ impl Restarts {
         Some(policy.backoff.saturating_mul(1 << doublings).min(policy.max_backoff))
     }
 
+    /// The pause before a restart that does not count, because what made the attempt fail does not come again.
+    pub(super) const fn uncounted(&mut self, policy: &RestartPolicy) -> Duration {
+        self.total += 1;
+        policy.backoff
+    }
+
     pub(super) const fn total(&self) -> u64 {
         self.total
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::checkpoint::{Closing, Delivered, EpochBundle, OutboxPart, Part};
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId, TaskId};
-use crate::operator::{Ends, SourceCommand, TaskError};
+use crate::operator::{Ends, Poison, SourceCommand, TaskError};
 use crate::rows::RowsBuilder;
 use crate::sink::DeliveryAnswer;
 use crate::state::log::{Committed, Restored};
@@ -265,7 +265,8 @@ fn the_end_is_sent_only_after_the_closing_epoch_is_committed_and_delivered() {
     assert_eq!(bench.committed(bundles, 30), ["publish"]);
     assert_eq!(bench.delivered(2, 40), ["note delivery", "end"]);
     assert_eq!(bench.ended(0, None, 50), [] as [&str; 0]);
-    assert_eq!(bench.ended(1, None, 51), ["close", "fence committer", "fence sinks"]);
+    // All is done: a panic in a `Drop` changes nothing.
+    assert_eq!(bench.ended(1, panic(), 51), ["close", "fence committer", "fence sinks"]);
     assert_eq!(bench.fenced(2, 52), ["over"]);
 }
 
@@ -305,4 +306,49 @@ fn sources_are_held_while_more_output_waits_than_its_bound_and_barriers_still_pa
     assert_eq!(bench.committed(bundles, 110), ["publish", "flush", "hold"]);
     assert_eq!(bench.tick(200), ["barrier"]);
     assert_eq!(bench.delivered(2, 210), ["note delivery", "release"]);
+}
+
+fn panicked_on(bytes: &[u8]) -> Option<TaskError> {
+    let record = Some(Box::new(Poison::new("op".into(), at(7), bytes.to_vec())));
+    Some(TaskError::Panicked { operator: "op".to_owned(), epoch: Epoch::new(1), message: "planned".to_owned(), record })
+}
+
+/// Fails the attempt, ends it, and begins the next; `pause` is the time until then.
+fn fail_and_restart(bench: &mut Bench, error: Option<TaskError>, pause: i64, attempt: u64) {
+    bench.ended(1, error, 0);
+    bench.ended(0, None, 0);
+    assert_eq!(bench.fenced(attempt, 0), [] as [&str; 0]);
+    assert_eq!(bench.tick(pause - 1), [] as [&str; 0]);
+    assert_eq!(bench.tick(pause), ["begin"]);
+    bench.begin(attempt, 0);
+}
+
+#[test]
+fn a_record_that_fails_twice_is_in_quarantine_and_its_second_restart_does_not_count() {
+    let mut bench = Bench::running(JobConfig { restart: RestartPolicy::at_most(1), ..JobConfig::default() });
+    fail_and_restart(&mut bench, panicked_on(b"bad"), 100, 2);
+    assert!(bench.machine.status().quarantined.is_empty());
+    fail_and_restart(&mut bench, panicked_on(b"bad"), 100, 3);
+    let status = bench.machine.status();
+    assert_eq!((status.restarts, status.quarantined.len()), (2, 1));
+    assert_eq!(status.quarantined[0].record.bytes, b"bad");
+    // Another record has its own first time, and there is no restart left for it.
+    bench.ended(1, panicked_on(b"other"), 0);
+    bench.ended(0, None, 0);
+    assert_eq!(bench.fenced(4, 0), ["failed"]);
+}
+
+#[test]
+fn the_pause_before_a_restart_doubles_up_to_its_bound_and_the_last_failure_is_the_cause() {
+    let restart = RestartPolicy { restarts: 4, max_backoff: Duration::from_millis(300), ..RestartPolicy::default() };
+    let mut bench = Bench::running(JobConfig { restart, ..JobConfig::default() });
+    for (attempt, pause) in [(2, 100), (3, 200), (4, 300), (5, 300)] {
+        fail_and_restart(&mut bench, panic(), pause, attempt);
+    }
+    bench.ended(1, panic(), 0);
+    bench.ended(0, None, 0);
+    assert_eq!(bench.fenced(6, 0), ["failed"]);
+    let [JobOrder::Over(Err(error))] = bench.orders.as_slice() else { panic!("{:?}", bench.orders) };
+    assert!(error.to_string().contains("4 restarts"), "{error}");
+    assert!(std::error::Error::source(error).unwrap().to_string().contains("planned"), "{error:?}");
 }

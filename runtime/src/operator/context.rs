@@ -7,8 +7,7 @@ use std::sync::Arc;
 use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
-use crate::operator::Waiting;
-use crate::operator::{ReadOrder, Splits, TaskControl, Urgency};
+use crate::operator::{Quarantined, ReadOrder, Splits, TaskControl, Urgency, Waiting};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
@@ -269,6 +268,8 @@ pub struct OpenContext {
     pub share: StoreShare,
     /// The processing time.
     pub clock: SharedClock,
+    /// Records that user code is not given; of all operators.
+    pub quarantined: Arc<[Quarantined]>,
     /// Where the subtask's counters are.
     pub control: TaskControl,
 }

@@ -64,6 +64,8 @@ pub enum DropReason {
     UnreadSide,
     /// User code returned an error for it, and it was to be skipped.
     Skipped,
+    /// User code panicked on it in two attempts, and is not given it again.
+    Quarantined,
 }
 
 impl fmt::Display for DropReason {
@@ -72,6 +74,7 @@ impl fmt::Display for DropReason {
             Self::Late => "late",
             Self::UnreadSide => "unread side output",
             Self::Skipped => "skipped",
+            Self::Quarantined => "quarantined",
         })
     }
 }

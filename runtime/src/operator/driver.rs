@@ -169,7 +169,13 @@ impl<O: Operator> Driver<O> {
     }
 
     fn fail(&self, source: BoxError, context: &TaskContext) -> TaskError {
-        TaskError::Operator { operator: self.name.clone(), epoch: context.epoch(), source }
+        TaskError::of(&self.name, context.epoch(), source)
+    }
+
+    /// Runs the operator's code.
+    fn call<R>(&mut self, epoch: Epoch, call: impl FnOnce(&mut O) -> Result<R, BoxError>) -> Result<R, TaskError> {
+        let Self { operator, name, .. } = self;
+        TaskError::catch(name, epoch, || call(operator))
     }
 
     fn run(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
@@ -178,16 +184,16 @@ impl<O: Operator> Driver<O> {
                 return Ok(Flow::Blocked);
             }
             if !self.ahead.is_empty() {
-                match self.operator.prepare(&self.ahead) {
-                    Ok(Prepared::Ready) => self.input = std::mem::take(&mut self.ahead).into(),
-                    Ok(Prepared::Missing) => {
+                let Self { operator, ahead, name, .. } = self;
+                match TaskError::catch(name, context.epoch(), || operator.prepare(ahead))? {
+                    Prepared::Ready => self.input = std::mem::take(&mut self.ahead).into(),
+                    Prepared::Missing => {
                         self.order_read(context)?;
                         continue;
                     }
-                    Err(source) => return Err(self.fail(source, context)),
                 }
             }
-            let pulled = self.pull().map_err(|source| self.fail(source, context))?;
+            let pulled = self.pull(context.epoch())?;
             if pulled == Pulled::Missing {
                 self.order_read(context)?;
             }
@@ -211,25 +217,28 @@ impl<O: Operator> Driver<O> {
     }
 
     /// Fills a frame with results.
-    fn pull(&mut self) -> Result<Pulled, BoxError> {
-        while self.out.len() < FRAME_RECORDS {
-            if self.firing {
-                match self.operator.fire()? {
-                    Fired::Record(record) => self.out.push(record),
-                    Fired::Missing => return Ok(Pulled::Missing),
-                    Fired::Done => {
-                        self.firing = false;
-                        return Ok(Pulled::Dry);
+    fn pull(&mut self, epoch: Epoch) -> Result<Pulled, TaskError> {
+        let Self { operator, name, input, out, firing, .. } = self;
+        TaskError::catch(name, epoch, || {
+            while out.len() < FRAME_RECORDS {
+                if *firing {
+                    match operator.fire()? {
+                        Fired::Record(record) => out.push(record),
+                        Fired::Missing => return Ok(Pulled::Missing),
+                        Fired::Done => {
+                            *firing = false;
+                            return Ok(Pulled::Dry);
+                        }
+                    }
+                } else {
+                    match operator.next(input)? {
+                        Some(record) => out.push(record),
+                        None => return Ok(Pulled::Dry),
                     }
                 }
-            } else {
-                match self.operator.next(&mut self.input)? {
-                    Some(record) => self.out.push(record),
-                    None => return Ok(Pulled::Dry),
-                }
             }
-        }
-        Ok(Pulled::More)
+            Ok(Pulled::More)
+        })
     }
 
     fn order_read(&mut self, context: &mut TaskContext) -> Result<(), TaskError> {
@@ -265,7 +274,8 @@ impl<O: Operator> Driver<O> {
         let failed = |source: BoxError| TaskError::Read { operator: self.name.clone(), epoch: context.epoch(), source };
         let rows = rows.map_err(|error| failed(error.into()))?;
         if let Some(state) = self.operator.state() {
-            state.loaded(&waiting.read, rows).map_err(|error| failed(error.into()))?;
+            TaskError::catch(&self.name, context.epoch(), || Ok(state.loaded(&waiting.read, rows)))?
+                .map_err(|error| failed(error.into()))?;
         }
         self.waiting = None;
         Ok(true)
@@ -311,7 +321,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
             Err(mark) => {
                 self.mark = Some(mark);
                 if matches!(mark, Mark::Watermark(_) | Mark::ProcessingTime(_)) {
-                    self.operator.on_time(mark).map_err(|source| self.fail(source, context))?;
+                    self.call(context.epoch(), |operator| operator.on_time(mark))?;
                     self.firing = true;
                 }
             }
@@ -335,16 +345,12 @@ impl<O: Operator> Node<O::In> for Driver<O> {
 
     fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
         let mut left = 0;
-        if let Some(state) = self.operator.state() {
-            let sliced = state.encode_slice(entries);
-            match sliced {
-                Ok(slice) => {
-                    left = slice.left;
-                    for (epoch, delta) in slice.done {
-                        context.deliver_delta(epoch, delta);
-                    }
-                }
-                Err(source) => return Err(self.fail(source.into(), context)),
+        if self.operator.state().is_some() {
+            let encode = |operator: &mut O| operator.state().map(|state| state.encode_slice(entries)).transpose();
+            let slice = self.call(context.epoch(), |operator| Ok(encode(operator)?))?.unwrap_or_default();
+            left = slice.left;
+            for (epoch, delta) in slice.done {
+                context.deliver_delta(epoch, delta);
             }
         }
         Ok(left + self.next.encode_slice(entries, context)?)

@@ -1,8 +1,9 @@
 //! One link of a chain, as the task sees it.
 
 use crate::channel::{Frame, GateError, IllegalFrame, SendError};
-use crate::error::BoxError;
-use crate::operator::TaskContext;
+use crate::error::{BoxError, guarded};
+use crate::id::Epoch;
+use crate::operator::{Poison, Poisoned, TaskContext};
 
 /// Whether a node is done with what it was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub enum TaskError {
         /// The operator's name.
         operator: String,
         /// The epoch it was working on.
-        epoch: crate::id::Epoch,
+        epoch: Epoch,
         /// What it returned.
         source: BoxError,
     },
@@ -106,11 +107,23 @@ pub enum TaskError {
         /// The operator's name.
         operator: String,
         /// The epoch it was working on.
-        epoch: crate::id::Epoch,
+        epoch: Epoch,
         /// What the store or the state says.
         source: BoxError,
     },
-    /// User code panicked.
+    /// User code of an operator or a sink panicked. The attempt restarts from the last epoch.
+    #[error("operator {operator} panicked in epoch {epoch}: {message}")]
+    Panicked {
+        /// The operator's name.
+        operator: String,
+        /// The epoch it was working on.
+        epoch: Epoch,
+        /// The panic's message.
+        message: String,
+        /// The record in work, where panics are to be quarantined.
+        record: Option<Box<Poison>>,
+    },
+    /// User code panicked outside of its calls: a reader, a factory, or what was dropped.
     #[error("a task panicked: {message}")]
     Panic {
         /// The panic's message.
@@ -119,6 +132,30 @@ pub enum TaskError {
 }
 
 impl TaskError {
+    /// The failure of an operator, by what its code returned.
+    pub(crate) fn of(operator: &str, epoch: Epoch, source: BoxError) -> Self {
+        let operator = operator.to_owned();
+        match source.downcast::<Poisoned>() {
+            Ok(poisoned) => {
+                let Poisoned { record, message } = *poisoned;
+                Self::Panicked { operator, epoch, message, record: Some(Box::new(record)) }
+            }
+            Err(source) => Self::Operator { operator, epoch, source },
+        }
+    }
+
+    /// Runs code of an operator: what it returns or panics with becomes the task's failure.
+    pub(crate) fn catch<R>(
+        operator: &str,
+        epoch: Epoch,
+        call: impl FnOnce() -> Result<R, BoxError>,
+    ) -> Result<R, Self> {
+        match guarded(call) {
+            Ok(returned) => returned.map_err(|source| Self::of(operator, epoch, source)),
+            Err(message) => Err(Self::Panicked { operator: operator.to_owned(), epoch, message, record: None }),
+        }
+    }
+
     /// Says whether this error only follows from the failure of a neighbour.
     pub const fn is_consequence(&self) -> bool {
         matches!(self, Self::Input(GateError::Lost { .. }) | Self::Output(SendError::Closed(_)))

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::error::BoxError;
 use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
-use crate::operator::{AnyNode, Head, OpenContext, SourceControl, Splits, TaskContext, TaskControl, TaskError};
+use crate::operator::{
+    AnyNode, Head, OpenContext, Quarantined, SourceControl, Splits, TaskContext, TaskControl, TaskError,
+};
 use crate::plan::{Plan, TaskPlan, fuse};
 use crate::source::{Fetching, Idleness, SplitStart, idleness};
 use crate::state::MemoryBudget;
@@ -27,6 +29,8 @@ pub struct AttemptSpec {
     pub operators: Vec<OperatorId>,
     /// What it starts from.
     pub restored: Arc<Restored>,
+    /// Records that user code is not given.
+    pub quarantined: Arc<[Quarantined]>,
     /// Frames of records that fit into a channel. Default 64.
     pub channel_frames: usize,
     /// Batches that a reader may be ahead of its task. Default 8.
@@ -272,6 +276,7 @@ impl TaskSeed {
             state: spec.restored.state.get(&operator).cloned(),
             states: spec.restored.states.get(&operator).cloned().unwrap_or_default(),
             clock: Arc::clone(clock),
+            quarantined: Arc::clone(&spec.quarantined),
             control: self.control.clone(),
             share: spec.share.clone(),
             folded: spec.restored.folded.iter().filter(|(of, _)| *of == operator).map(|(_, state)| *state).collect(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::channel::{Frame, Mark};
 use crate::checkpoint::OutboxPart;
-use crate::error::BoxError;
 use crate::id::OperatorId;
 use crate::operator::{Flow, Node, OpenContext, TaskContext, TaskError};
+use crate::record::Record;
 use crate::sink::{Encoder, RowsBuilder, Sink};
 
 /// Writes each record at once: level 1.
@@ -28,20 +28,16 @@ impl<T> DirectSink<T> {
     }
 }
 
-fn failed(name: &str, context: &TaskContext, source: BoxError) -> TaskError {
-    TaskError::Operator { operator: name.to_owned(), epoch: context.epoch(), source }
-}
-
 impl<T: 'static> Node<T> for DirectSink<T> {
     fn offer(&mut self, frame: Frame<T>, context: &mut TaskContext) -> Result<Flow, TaskError> {
         match frame.into_records() {
             Ok(records) => {
-                for record in records {
-                    self.sink.write(record.value).map_err(|source| failed(&self.name, context, source))?;
-                }
+                let Self { name, sink } = self;
+                let write = || records.into_iter().try_for_each(|record| sink.write(record.value));
+                TaskError::catch(name, context.epoch(), write)?;
             }
             Err(Mark::Barrier(barrier)) => {
-                self.sink.flush(barrier.epoch).map_err(|source| failed(&self.name, context, source))?;
+                TaskError::catch(&self.name, context.epoch(), || self.sink.flush(barrier.epoch))?;
             }
             Err(_) => {}
         }
@@ -74,10 +70,9 @@ impl<T: 'static> Node<T> for OutboxSink<T> {
     fn offer(&mut self, frame: Frame<T>, context: &mut TaskContext) -> Result<Flow, TaskError> {
         match frame.into_records() {
             Ok(records) => {
-                for record in records {
-                    let pushed = self.rows.push(|out| self.encoder.encode(&record.value, out));
-                    pushed.map_err(|source| failed(&self.name, context, source))?;
-                }
+                let Self { name, rows, encoder, .. } = self;
+                let mut push = |record: Record<T>| rows.push(|out| encoder.encode(&record.value, out));
+                TaskError::catch(name, context.epoch(), || records.into_iter().try_for_each(&mut push))?;
             }
             Err(Mark::Barrier(_)) => {
                 let (chunks, rows) = self.rows.take();

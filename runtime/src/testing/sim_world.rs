@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 
 use crate::error::BoxError;
 use crate::position::{Position, SplitId};
@@ -12,7 +13,7 @@ use crate::sink::{Encoder, EpochBatch, IntoSink, SinkContext, SinkError, SinkErr
 use crate::source::{Batch, Polled, Reader, Source};
 
 /// One record of a [`SimSource`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Numbered {
     /// Which split, over all sources of one name.
     pub split: u32,

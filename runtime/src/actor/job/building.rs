@@ -14,9 +14,9 @@ use crate::actor::message::ToJob;
 use crate::actor::outlet::Outlet;
 use crate::actor::system::orders;
 use crate::actor::task::{LoopHost, SubtaskActor};
-use crate::actor::threads::guarded;
 use crate::channel::queue;
 use crate::checkpoint::SplitPosition;
+use crate::error::guarded;
 use crate::id::{Attempt, OperatorId, SubtaskId};
 use crate::job::{JobError, JobEvent, JobStatus};
 use crate::operator::TaskError;
@@ -50,6 +50,7 @@ impl JobActor {
             attempt,
             shard: self.config.shard,
             operators: seeding.operators.clone(),
+            quarantined: Arc::clone(&seeding.quarantined),
             restored: Arc::clone(&seeding.restored),
             channel_frames: self.config.channel_frames,
             read_ahead: self.config.read_ahead,

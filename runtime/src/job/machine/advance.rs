@@ -98,8 +98,12 @@ impl JobMachine {
         match ending.outcome {
             Outcome::Done(ended) => self.orders.push(JobOrder::Over(Ok(ended))),
             Outcome::Failed { error, restart } => {
-                let pause =
-                    (restart && self.wanted.is_none()).then(|| self.restarts.next(&self.config.restart, now)).flatten();
+                let resolved = std::mem::take(&mut self.resolved);
+                let pause = match restart && self.wanted.is_none() {
+                    false => None,
+                    true if resolved => Some(self.restarts.uncounted(&self.config.restart)),
+                    true => self.restarts.next(&self.config.restart, now),
+                };
                 match pause {
                     Some(pause) => {
                         let until = now.saturating_add(pause);

@@ -57,6 +57,7 @@ fn bench(strategy: WatermarkStrategy<i64>, splits: Option<Splits>, narrow: bool)
         states: Vec::new(),
         share: StoreShare::default(),
         clock: Arc::new(SystemClock::new()),
+        quarantined: Arc::default(),
         control: TaskControl::default(),
     };
     let out = Out::default();

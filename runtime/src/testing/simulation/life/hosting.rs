@@ -10,7 +10,7 @@ use super::{Halt, Life, Sender, SimFailure, SimRead, SimReader, SimTask, text};
 use crate::fault::{CrashPoint, Faults, SharedFaults};
 use crate::id::{Attempt, OperatorId, ShardId};
 use crate::job::{CommitterAnswer, CommitterOrder, CommitterStep, JobEvent, JobOrder};
-use crate::operator::{Effect, SourceControl};
+use crate::operator::{Effect, Quarantined, SourceControl, TaskError};
 use crate::plan::AttemptSpec;
 use crate::sink::{DeliveryAnswer, DeliveryOrder, DeliveryStep};
 use crate::source::Fetch;
@@ -32,6 +32,10 @@ impl Life<'_> {
             Ok(turn) => {
                 task.runnable = turn == Turn::Worked;
                 task.abandoned.then_some(None)
+            }
+            // Nobody planned it: a check inside the machines failed, and a restart would hide that.
+            Err(error @ TaskError::Panicked { record: None, .. }) => {
+                return Err(Halt::Failure(SimFailure::Failed { error: error.to_string() }));
             }
             Err(error) => Some(Some(error)),
         };
@@ -161,7 +165,9 @@ impl Life<'_> {
                     }
                     self.committer.order(order);
                 }
-                JobOrder::Build { attempt, operators, restored } => self.build(attempt, operators, &restored)?,
+                JobOrder::Build { attempt, operators, restored, quarantined } => {
+                    self.build(attempt, operators, &restored, quarantined)?;
+                }
                 JobOrder::Sources(command) => self.sources(|control| control.command(command)),
                 JobOrder::HoldSources(hold) => self.sources(|control| control.hold(hold)),
                 JobOrder::Publish { attempt, mut committed } => {
@@ -222,6 +228,7 @@ impl Life<'_> {
         attempt: Attempt,
         operators: Vec<OperatorId>,
         restored: &Arc<Restored>,
+        quarantined: Arc<[Quarantined]>,
     ) -> Result<(), Halt> {
         self.world.report.attempts += 1;
         self.tasks.retain(|task| task.machine.is_some() && task.attempt != attempt);
@@ -232,6 +239,7 @@ impl Life<'_> {
             shard: ShardId::new(0),
             operators: operators.clone(),
             restored: Arc::clone(restored),
+            quarantined,
             channel_frames: self.config.channel_frames,
             read_ahead: self.config.read_ahead,
             epoch_interval: self.config.job.epoch_interval,
