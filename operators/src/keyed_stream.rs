@@ -8,7 +8,9 @@ use millstream_runtime::graph::WireOf;
 use millstream_runtime::operator::OutputTag;
 use millstream_runtime::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
 use millstream_runtime::state::keyed::KeyedState;
+use serde::Serialize;
 
+use crate::failing::FailingRecords;
 use crate::stream::Stream;
 
 type OwnedKey<K, T> = Arc<dyn Fn(&T) -> K + Send + Sync>;
@@ -75,26 +77,6 @@ impl<T> Clone for LateRecords<T> {
     }
 }
 
-/// What becomes of records for which user code returns an error.
-pub(crate) enum FailingRecords<T> {
-    /// The attempt fails.
-    Fail,
-    /// They are dropped and counted.
-    Skip,
-    /// They go to a side output, copied before the call.
-    Side { tag: OutputTag<T>, copy: fn(&T) -> T },
-}
-
-impl<T> Clone for FailingRecords<T> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Fail => Self::Fail,
-            Self::Skip => Self::Skip,
-            Self::Side { tag, copy } => Self::Side { tag: tag.clone(), copy: *copy },
-        }
-    }
-}
-
 /// A stream whose records have a key: all records of one key meet in one subtask, in the order of their source.
 pub struct KeyedStream<K: StreamKey, T> {
     stream: Stream<T>,
@@ -120,7 +102,7 @@ impl<K: StreamKey, T: Clone + Send + 'static> Clone for KeyedStream<K, T> {
 
 impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     pub(crate) fn new(stream: Stream<T>, selector: KeySelector<K, T>, hash: HashFrame<T>) -> Self {
-        Self { stream, selector, hash, late: LateRecords::Drop, failing: FailingRecords::Fail }
+        Self { stream, selector, hash, late: LateRecords::Drop, failing: FailingRecords::default() }
     }
 
     /// Sends late records of the operator that follows to a side output instead of dropping them; read it with
@@ -144,7 +126,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     /// that cannot be read or written, fails the attempt all the same, and so does a panic.
     #[must_use]
     pub fn skip_errors(mut self) -> Self {
-        self.failing = FailingRecords::Skip;
+        self.failing.skip_errors();
         self
     }
 
@@ -155,7 +137,25 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     where
         T: Clone,
     {
-        self.failing = FailingRecords::Side { tag: tag.clone(), copy: T::clone };
+        self.failing.dead_letters_to(tag);
+        self
+    }
+
+    /// Keeps records away from the operator that follows on which it panicked in two attempts. A panic is never skipped in place: the
+    /// attempt ends and the job goes back to the last epoch. A record that makes the next attempt panic as well is in quarantine:
+    /// the attempt after that does not give it to user code, and nothing of it remains. It goes where
+    /// [`KeyedStream::dead_letters_to`] says, or else is dropped; it is counted as
+    /// [`Quarantined`](millstream_runtime::operator::DropReason::Quarantined), logged, and found in the job's status. Its first panic
+    /// counts as a restart, the second does not. Only for `process`, and only for records: a timer that panics is no record's.
+    ///
+    /// A record is known again by its event time and its bytes; so every record is encoded once more, and two equal ones with the same
+    /// time are one. Where `panic = "abort"` is set the process ends at the first panic and nothing is quarantined.
+    #[must_use]
+    pub fn quarantine_panics(mut self) -> Self
+    where
+        T: Serialize,
+    {
+        self.failing.quarantine_panics();
         self
     }
 

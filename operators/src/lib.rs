@@ -7,10 +7,12 @@
 //! Closures are `Fn`, not `FnMut`, and what they capture is configuration: every subtask and every attempt after a failure
 //! begins with a fresh copy, so what must survive goes through state (`fold`, `reduce`).
 
+mod failing;
 mod keyed;
 mod keyed_stream;
 mod pipeline;
 pub mod prelude;
+mod side;
 pub mod state;
 mod stateless;
 mod stream;

@@ -146,14 +146,26 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     /// Ends the run of stateless operators, so that the stream can be named `Stream<T>`.
     #[track_caller]
     pub fn erase(self) -> Stream<T> {
-        let Self { shared, from, side, exchange, chain, labels, at, .. } = self;
-        if labels.is_empty() {
+        if self.labels.is_empty() {
+            let Self { shared, from, side, exchange, .. } = self;
             return Stream { exchange, ..Stream::of_output(shared, (from, side)) };
         }
+        self.erase_into(|label, chain| {
+            let make = move |open: &OpenContext| Ok(ChainOperator::new(&chain, open));
+            VertexKind::Operator(Arc::new(OperatorOf::stateless(label, make)))
+        })
+    }
+
+    /// Ends the run of stateless operators in the vertex that `make` makes of its label and of itself.
+    #[track_caller]
+    pub(crate) fn erase_into(self, make: impl FnOnce(String, C) -> VertexKind) -> Stream<T> {
+        let Self { shared, from, side, exchange, chain, labels, at, .. } = self;
         let input = Stream::<C::In> { exchange, ..Stream::of_output(shared, (from, side)) };
-        let make = move |_: &OpenContext| Ok(ChainOperator::new(&chain));
-        let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless(labels.join(">"), make)));
-        input.then(None, kind, at)
+        input.then(None, make(labels.join(">"), chain), at)
+    }
+
+    pub(crate) const fn chain_mut(&mut self) -> &mut C {
+        &mut self.chain
     }
 
     /// Lets the run grow by one operator.
@@ -181,7 +193,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         let at = Location::caller();
         let (left, right) = (self.erase(), other.erase());
         let same = left.shared.is(&right.shared);
-        let make = |_: &OpenContext| Ok(ChainOperator::new::<T>(&Erased));
+        let make = |open: &OpenContext| Ok(ChainOperator::new::<T>(&Erased, open));
         let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless("union", make)));
         let shared = left.shared.clone();
         let vertex = shared.change(|graph| graph.add_vertex(None, kind, at));
@@ -201,7 +213,7 @@ impl<T: Clone + Send + 'static> Stream<T> {
     #[track_caller]
     pub fn broadcast(mut self) -> Self {
         let at = Location::caller();
-        let make = |_: &OpenContext| Ok(ChainOperator::new::<T>(&Erased));
+        let make = |open: &OpenContext| Ok(ChainOperator::new::<T>(&Erased, open));
         let kind = VertexKind::Operator(Arc::new(OperatorOf::stateless("broadcast", make)));
         let shared = self.shared.clone();
         let vertex = shared.change(|graph| graph.add_vertex(None, kind, at));

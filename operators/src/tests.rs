@@ -276,3 +276,23 @@ fn a_pipeline_is_drawn_with_its_exchanges_and_states() {
     let dot = pipeline.to_dot();
     assert!(dot.starts_with("digraph \"drawn\"") && dot.contains("label=\"hash, by key group\""), "{dot}");
 }
+
+#[test]
+fn records_that_fail_a_try_map_are_skipped_or_become_dead_letters() {
+    let skip = through(words("1 x 2 y 3"), |stream| stream.try_map(|word| word.parse::<u64>()).skip_errors().erase());
+    assert_eq!(skip.unwrap(), [1, 2, 3]);
+    // Nothing of a run before it is lost, and one behind it goes on.
+    let run = through(words("1 x 2"), |stream| {
+        let parsed = stream.map(|word| word + "0").try_map(|word| word.parse::<u64>()).skip_errors();
+        parsed.flat_map(|n| [n, n + 1]).erase()
+    });
+    assert_eq!(run.unwrap(), [10, 11, 20, 21]);
+    let dead = through(words("1 x 2 y"), |stream| {
+        let bad = crate::OutputTag::new("bad");
+        let parsed = stream.try_map(|word| word.parse::<u64>()).dead_letters_to(&bad);
+        parsed.side(&bad).union(parsed.map(|n| n.to_string()))
+    });
+    let mut dead = dead.unwrap();
+    dead.sort_unstable();
+    assert_eq!(dead, ["1", "2", "x", "y"]);
+}

@@ -12,9 +12,11 @@ use millstream_runtime::state::key_group::{KeyGroups, StreamKey};
 use millstream_runtime::state::keyed::KeyedState;
 use millstream_runtime::time::Timestamp;
 
+use crate::failing::{FailingRecords, Mishap};
 use crate::keyed::context::{OpenContext, ProcessContext};
-use crate::keyed::engine::{self, Late, Logic, Mishap};
-use crate::keyed_stream::{FailingRecords, KeySelector, KeyedStream, LateRecords};
+use crate::keyed::engine::{self, Late, Logic};
+use crate::keyed_stream::{KeySelector, KeyedStream, LateRecords};
+use crate::side::AnyRecord;
 use crate::stream::Stream;
 
 /// An operator of the user's own on two streams with keys of one type: both see the same state and the same timers.
@@ -125,6 +127,24 @@ impl<P: CoProcess> Logic for TwoInputs<P> {
         match record {
             Either::Left(record) => self.failing_left.mishap(record, sides),
             Either::Right(record) => self.failing_right.mishap(record, sides),
+        }
+    }
+
+    fn identify(&self, record: &Self::In, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        match record {
+            Either::Left(record) => self.failing_left.identify(record, out),
+            Either::Right(record) => {
+                // Not the same as a record on the left.
+                out.push(0);
+                self.failing_right.identify(record, out)
+            }
+        }
+    }
+
+    fn kept_away(&self, record: Self::In, sides: &[SideDecl]) -> Option<(u16, AnyRecord)> {
+        match record {
+            Either::Left(record) => self.failing_left.kept_away(record, sides),
+            Either::Right(record) => self.failing_right.kept_away(record, sides),
         }
     }
 

@@ -1,6 +1,5 @@
 //! What a user's operator reaches: its declarations when it is opened, and everything else while it works.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -12,6 +11,8 @@ use millstream_runtime::state::keyed::{KeyTimers, KeyedError, KeyedState, List, 
 use millstream_runtime::state::{StateValue, Versioned};
 use millstream_runtime::time::Timestamp;
 use millstream_runtime::timer::TimerKind;
+
+use crate::side::{AnyRecord, number_of};
 
 /// Where an operator declares what it keeps and where it sends to.
 ///
@@ -148,10 +149,9 @@ impl<Out> ProcessContext<'_, Out> {
     /// Sends a result to a side output that `open` declared, with the time of the record or timer in work. The call fails
     /// afterwards if the tag was not declared.
     pub fn emit_to<T: Send + 'static>(&mut self, tag: &OutputTag<T>, value: T) {
-        let side = self.sides.iter().position(|side| side.is(tag)).and_then(|side| u16::try_from(side).ok());
-        match side {
+        match number_of(tag, self.sides) {
             Some(side) => {
-                let value: Box<dyn Any + Send> = Box::new(value);
+                let value: AnyRecord = Box::new(value);
                 self.out.push_back(Record::at(Emitted::Side(side, value), self.time));
             }
             None => self.stranger = Some(tag.name().to_owned()),

@@ -3,14 +3,13 @@
 //! A watermark is handled in this order: timers fire with it, one at a time; only then records up to it are late; only then it goes
 //! on. So what an operator before this one emits because of a watermark is not late here.
 
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use millstream_runtime::canary::{Canary, planted};
 use millstream_runtime::channel::Mark;
-use millstream_runtime::error::BoxError;
+use millstream_runtime::error::{BoxError, guarded};
 use millstream_runtime::graph::{BuildError, OperatorOf, VertexKind};
 use millstream_runtime::operator::{
     self, DropCounter, DropReason, Emitted, Fired, FrameInput, Operator, Prepared, SideDecl,
@@ -22,10 +21,9 @@ use millstream_runtime::state::keyed::{DueTimer, KeyedSetup, KeyedState, Popped}
 use millstream_runtime::time::{SharedClock, Timestamp};
 use millstream_runtime::timer::TimerKind;
 
+use crate::failing::{Mishap, Warden};
 use crate::keyed::context::{OpenContext, Outbox, ProcessContext, declare_side};
-
-/// A record of a side output without its type.
-pub(super) type AnyRecord = Box<dyn Any + Send>;
+use crate::side::{AnyRecord, Leaving, MainOnly, WithSides};
 
 /// What becomes of a late record.
 pub(super) enum Late<T> {
@@ -44,16 +42,6 @@ impl<T> Late<T> {
     }
 }
 
-/// What becomes of a record for which user code returns an error, made before the call: the call consumes the record.
-pub(super) enum Mishap {
-    /// The attempt fails.
-    Fail,
-    /// It is dropped and counted.
-    Skip,
-    /// It goes to a side output.
-    Side(u16, AnyRecord),
-}
-
 /// A user's operator, whatever the number of its inputs. Cloned afresh for every subtask and attempt.
 pub(super) trait Logic: Clone + Send + Sync + 'static {
     type Key: StreamKey;
@@ -68,6 +56,12 @@ pub(super) trait Logic: Clone + Send + Sync + 'static {
 
     /// What becomes of the record if it fails.
     fn mishap(&self, record: &Self::In, sides: &[SideDecl]) -> Mishap;
+
+    /// Writes what the record is known by; says whether panics on it are quarantined.
+    fn identify(&self, record: &Self::In, out: &mut Vec<u8>) -> Result<bool, BoxError>;
+
+    /// Where a record in quarantine goes.
+    fn kept_away(&self, record: Self::In, sides: &[SideDecl]) -> Option<(u16, AnyRecord)>;
 
     /// Takes note that the state of the record's key is needed.
     fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
@@ -92,40 +86,6 @@ pub(super) trait Logic: Clone + Send + Sync + 'static {
     ) -> Result<(), BoxError>;
 }
 
-/// How results leave the operator: only one that declares side outputs pays for them.
-pub(super) trait Leaving<T>: 'static {
-    type Out: 'static;
-
-    /// Nothing for what cannot leave.
-    fn leave(emitted: Emitted<T>) -> Option<Self::Out>;
-}
-
-/// There is only the main output.
-pub(super) struct MainOnly;
-
-/// A splitter follows.
-pub(super) struct WithSides;
-
-impl<T: 'static> Leaving<T> for MainOnly {
-    type Out = T;
-
-    #[inline]
-    fn leave(emitted: Emitted<T>) -> Option<T> {
-        match emitted {
-            Emitted::Main(value) => Some(value),
-            Emitted::Side(..) => None,
-        }
-    }
-}
-
-impl<T: 'static> Leaving<T> for WithSides {
-    type Out = Emitted<T>;
-
-    fn leave(emitted: Emitted<T>) -> Option<Emitted<T>> {
-        Some(emitted)
-    }
-}
-
 /// The mark that is being handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Firing {
@@ -143,7 +103,7 @@ pub(super) struct Engine<L: Logic, W> {
     out: Outbox<L::Out>,
     firing: Firing,
     late: DropCounter,
-    skipped: DropCounter,
+    warden: Warden,
     clock: SharedClock,
     leaving: PhantomData<fn() -> W>,
 }
@@ -194,7 +154,7 @@ impl<L: Logic, W> Engine<L, W> {
             out: Outbox::new(),
             firing: Firing::Nothing,
             late: context.control.drop_counter(&context.name, DropReason::Late),
-            skipped: context.control.drop_counter(&context.name, DropReason::Skipped),
+            warden: Warden::new(context),
             clock: Arc::clone(&context.clock),
             leaving: PhantomData,
         })
@@ -236,6 +196,22 @@ impl<L: Logic, W> Engine<L, W> {
         } else {
             value
         };
+        if self.warden.is_quarantined(time, |out| self.logic.identify(&value, out))? {
+            let kept_away = self.logic.kept_away(value, &self.sides);
+            let side = kept_away.map(|(side, value)| Record { value: Emitted::Side(side, value), time, hash });
+            self.out.extend(side);
+            return Ok(());
+        }
+        if self.warden.is_watching() {
+            // What a panic leaves behind goes with the attempt.
+            let called = guarded(|| self.work_on(value, (time, hash)));
+            return self.warden.name(time, called)?;
+        }
+        self.work_on(value, (time, hash))
+    }
+
+    /// Gives user code a record.
+    fn work_on(&mut self, value: L::In, (time, hash): (Timestamp, u32)) -> Result<(), BoxError> {
         self.logic.enter(&value, hash, &mut self.keyed);
         let mishap = self.logic.mishap(&value, &self.sides);
         if matches!(mishap, Mishap::Fail) {
@@ -250,7 +226,7 @@ impl<L: Logic, W> Engine<L, W> {
                 if !planted(Canary::SkippedLeavesOutput) {
                     self.out.truncate(before);
                 }
-                self.skipped.count(1);
+                self.warden.skipped();
                 if let Mishap::Side(side, record) = mishap {
                     self.out.push_back(Record { value: Emitted::Side(side, record), time, hash });
                 }

@@ -8,9 +8,11 @@ use millstream_runtime::state::key_group::StreamKey;
 use millstream_runtime::state::keyed::KeyedState;
 use millstream_runtime::time::Timestamp;
 
+use crate::failing::{FailingRecords, Mishap};
 use crate::keyed::context::{OpenContext, ProcessContext};
-use crate::keyed::engine::{self, Late, Logic, Mishap};
-use crate::keyed_stream::{FailingRecords, KeySelector, KeyedStream, LateRecords};
+use crate::keyed::engine::{self, Late, Logic};
+use crate::keyed_stream::{KeySelector, KeyedStream, LateRecords};
+use crate::side::{AnyRecord, number_of};
 use crate::stream::Stream;
 
 /// An operator of the user's own on a keyed stream.
@@ -151,6 +153,15 @@ impl<P: KeyedProcess> Logic for OneInput<P> {
         self.failing.mishap(record, sides)
     }
 
+    #[inline]
+    fn identify(&self, record: &P::In, out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        self.failing.identify(record, out)
+    }
+
+    fn kept_away(&self, record: P::In, sides: &[SideDecl]) -> Option<(u16, AnyRecord)> {
+        self.failing.kept_away(record, sides)
+    }
+
     fn want(&self, record: &P::In, hash: u32, keyed: &mut KeyedState) {
         self.selector.want(record, hash, keyed);
     }
@@ -198,33 +209,7 @@ impl<T: Send + 'static> LateRecords<T> {
         match self {
             Self::Accept => Late::Accept(record),
             Self::Drop => Late::Drop,
-            Self::Side(tag) => {
-                let side = sides.iter().position(|side| side.is(tag)).and_then(|side| u16::try_from(side).ok());
-                side.map_or(Late::Drop, |side| Late::Side(side, Box::new(record)))
-            }
-        }
-    }
-}
-
-impl<T: Send + 'static> FailingRecords<T> {
-    /// The side output that they go to.
-    pub(super) fn side(&self) -> Option<SideDecl> {
-        match self {
-            Self::Side { tag, .. } => Some(SideDecl::new(tag)),
-            _ => None,
-        }
-    }
-
-    /// What becomes of one, if it fails.
-    #[inline]
-    pub(super) fn mishap(&self, record: &T, sides: &[SideDecl]) -> Mishap {
-        match self {
-            Self::Fail => Mishap::Fail,
-            Self::Skip => Mishap::Skip,
-            Self::Side { tag, copy } => {
-                let side = sides.iter().position(|side| side.is(tag)).and_then(|side| u16::try_from(side).ok());
-                side.map_or(Mishap::Skip, |side| Mishap::Side(side, Box::new(copy(record))))
-            }
+            Self::Side(tag) => number_of(tag, sides).map_or(Late::Drop, |side| Late::Side(side, Box::new(record))),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::operator::FrameInput;
+use millstream_runtime::operator::{FrameInput, OpenContext};
 use millstream_runtime::record::Record;
 
 use crate::stateless::{Chain, Pull};
@@ -25,8 +25,8 @@ impl<T, C: Chain<T>, F: Fn(&T) -> bool + Clone + Send + Sync + 'static> Chain<T>
     type In = C::In;
     type Puller = Filter<C::Puller, F>;
 
-    fn puller(&self) -> Self::Puller {
-        Filter { inner: self.inner.puller(), keep: self.keep.clone() }
+    fn puller(&self, open: &OpenContext) -> Self::Puller {
+        Filter { inner: self.inner.puller(open), keep: self.keep.clone() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::operator::FrameInput;
+use millstream_runtime::operator::{FrameInput, OpenContext};
 use millstream_runtime::record::Record;
 use millstream_runtime::time::Timestamp;
 
@@ -55,8 +55,8 @@ where
     type In = C::In;
     type Puller = FlatMapPuller<C::Puller, F, I::IntoIter>;
 
-    fn puller(&self) -> Self::Puller {
-        FlatMapPuller { inner: self.inner.puller(), f: self.f.clone(), current: None }
+    fn puller(&self, open: &OpenContext) -> Self::Puller {
+        FlatMapPuller { inner: self.inner.puller(open), f: self.f.clone(), current: None }
     }
 }
 
@@ -100,8 +100,8 @@ where
     type In = C::In;
     type Puller = FlatMapIntoPuller<C::Puller, F, B>;
 
-    fn puller(&self) -> Self::Puller {
-        let inner = self.inner.puller();
+    fn puller(&self, open: &OpenContext) -> Self::Puller {
+        let inner = self.inner.puller(open);
         FlatMapIntoPuller { inner, f: self.f.clone(), buffer: Vec::new(), time: Timestamp::MIN, hash: 0 }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::operator::FrameInput;
+use millstream_runtime::operator::{FrameInput, OpenContext};
 use millstream_runtime::record::Record;
 
 use crate::stateless::{Chain, Pull};
@@ -25,8 +25,8 @@ impl<T, C: Chain<T>, F: Fn(&T) + Clone + Send + Sync + 'static> Chain<T> for Ins
     type In = C::In;
     type Puller = Inspect<C::Puller, F>;
 
-    fn puller(&self) -> Self::Puller {
-        Inspect { inner: self.inner.puller(), look: self.look.clone() }
+    fn puller(&self, open: &OpenContext) -> Self::Puller {
+        Inspect { inner: self.inner.puller(open), look: self.look.clone() }
     }
 }
 

@@ -8,17 +8,19 @@ mod filter;
 mod flat_map;
 mod inspect;
 mod map;
+mod try_map;
 
 use std::marker::PhantomData;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::operator::{FrameInput, Operator};
+use millstream_runtime::operator::{FrameInput, OpenContext, Operator};
 use millstream_runtime::record::Record;
 
 pub use self::filter::Filter;
 pub use self::flat_map::{FlatMap, FlatMapInto};
 pub use self::inspect::Inspect;
-pub use self::map::{Map, TryMap};
+pub use self::map::Map;
+pub use self::try_map::TryMap;
 
 /// A run of stateless operators, as configuration: shared by all subtasks, which each make a [`Pull`] of it.
 pub trait Chain<T>: Send + Sync + 'static {
@@ -28,7 +30,7 @@ pub trait Chain<T>: Send + Sync + 'static {
     type Puller: Pull<In = Self::In, Out = T> + 'static;
 
     /// Makes the run of one subtask.
-    fn puller(&self) -> Self::Puller;
+    fn puller(&self, open: &OpenContext) -> Self::Puller;
 }
 
 /// A run of stateless operators in one subtask.
@@ -57,7 +59,7 @@ impl<T: Send + 'static> Chain<T> for Erased {
     type In = T;
     type Puller = Head<T>;
 
-    fn puller(&self) -> Head<T> {
+    fn puller(&self, _: &OpenContext) -> Head<T> {
         Head(PhantomData)
     }
 }
@@ -77,8 +79,8 @@ impl<T> Pull for Head<T> {
 pub(crate) struct ChainOperator<P>(P);
 
 impl<P> ChainOperator<P> {
-    pub(crate) fn new<T>(chain: &impl Chain<T, Puller = P>) -> Self {
-        Self(chain.puller())
+    pub(crate) fn new<T>(chain: &impl Chain<T, Puller = P>, open: &OpenContext) -> Self {
+        Self(chain.puller(open))
     }
 }
 
