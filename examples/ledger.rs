@@ -63,6 +63,9 @@ struct Args {
     /// Panics at this record of this life, once
     #[arg(long)]
     panic_at: Option<u64>,
+    /// Any panic ends the process, as in a daemon that is built with `panic = "abort"`
+    #[arg(long)]
+    abort: bool,
     /// Books every booking by a timer, once event time has come to it
     #[arg(long)]
     timers: bool,
@@ -338,6 +341,9 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let Some(dir) = args.dir.clone() else { return check_itself(&args).await };
     end_with_stdin();
+    if args.abort {
+        std::panic::set_hook(Box::new(|_| std::process::abort()));
+    }
     let ended = live(&args, &dir, tell).await?;
     tell(&format!("ended {}", ended.epoch().number()));
     Ok(())

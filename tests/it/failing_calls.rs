@@ -16,7 +16,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::kill9::life::{self, Life, Told};
+use crate::kill9::life::{self, live};
 use crate::kill9::oracle::Oracle;
 use crate::stored;
 
@@ -70,13 +70,6 @@ fn library(into: &Path) -> PathBuf {
         .unwrap_or_else(|error| panic!("cannot run cc, which RocksDB's build needs too: {error}"));
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     library
-}
-
-/// One life to its end in order; otherwise what it said.
-fn live(exe: &Path, dir: &Path, arguments: &[String], environment: &[(&str, String)]) -> Result<Life, String> {
-    let mut life = Life::begin(exe, dir, arguments, environment);
-    life.wait_for(|told| matches!(told, Told::Ended(_)))?;
-    life.wait()
 }
 
 struct Bench {

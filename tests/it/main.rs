@@ -7,6 +7,8 @@
     reason = "helpers of tests may fail loudly; clippy only knows that of functions marked #[test]"
 )]
 
+#[cfg(feature = "rocksdb")]
+mod aborts;
 mod architecture;
 #[cfg(feature = "rocksdb")]
 mod bad_input;
@@ -27,6 +29,7 @@ mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
 mod log;
+mod panics;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod refusals;
 mod retail;

@@ -199,6 +199,18 @@ impl Life {
     }
 }
 
+/// One life to its end in order; otherwise what it said.
+pub(crate) fn live(
+    exe: &Path,
+    dir: &Path,
+    arguments: &[String],
+    environment: &[(&str, String)],
+) -> Result<Life, String> {
+    let mut life = Life::begin(exe, dir, arguments, environment);
+    life.wait_for(|told| matches!(told, Told::Ended(_)))?;
+    life.wait()
+}
+
 impl Drop for Life {
     fn drop(&mut self) {
         self.end();

@@ -159,10 +159,10 @@ impl Sums {
     }
 
     /// What a sweep must have met besides the crash points, and how often it did.
-    fn met(&self) -> [(&'static str, u64); 8] {
+    fn met(&self) -> [(&'static str, u64); 9] {
         let SimReport { depth_two, late_loops, rescales, lazy_reads, .. } = self.all;
         let SimReport { evicted_keys, evicted_tombstones, completed_groups, .. } = self.all;
-        let skipped = self.all.dropped.get(&DropReason::Skipped).copied().unwrap_or(0);
+        let dropped = |reason| self.all.dropped.get(&reason).copied().unwrap_or(0);
         [
             ("two epochs in flight", depth_two),
             ("loops that woke up late", late_loops),
@@ -171,7 +171,8 @@ impl Sums {
             ("keys evicted", evicted_keys),
             ("tombstones evicted", evicted_tombstones),
             ("key groups read whole", completed_groups),
-            ("records skipped", skipped),
+            ("records skipped", dropped(DropReason::Skipped)),
+            ("records in quarantine", dropped(DropReason::Quarantined)),
         ]
     }
 }

@@ -39,11 +39,24 @@ pub(super) struct Processed {
 enum Failing {
     Skipped,
     DeadLetters,
+    /// The operator panics, and quarantine takes the record to the dead letters.
+    Panics,
+}
+
+impl Failing {
+    const fn has_letters(self) -> bool {
+        matches!(self, Self::DeadLetters | Self::Panics)
+    }
 }
 
 /// Which records fail.
 const fn fails(record: &Numbered) -> bool {
     record.seq % 7 == 3
+}
+
+/// Which records panic: few, since each ends two attempts.
+const fn panics(record: &Numbered) -> bool {
+    record.seq % 61 == 30
 }
 
 /// What becomes of late records, in the second kind.
@@ -82,6 +95,7 @@ impl Processed {
         let failing = match rng.random_range(0..4) {
             0 => Some(Failing::Skipped),
             1 => Some(Failing::DeadLetters),
+            2 => Some(Failing::Panics),
             _ => None,
         };
         let failing = failing.filter(|_| processed.late.is_none() && !processed.two_inputs);
@@ -113,7 +127,7 @@ impl Processed {
                 let joined = records()
                     .accept_late()
                     .connect(others)
-                    .process("both", Both(Remember { evens: evens.clone(), fails: false }));
+                    .process("both", Both(Remember { evens: evens.clone(), failing: None }));
                 joined.side(&evens).sink("evens", self.sink(outsides, 1));
                 joined.sink("out", out);
                 pipeline.into()
@@ -122,20 +136,23 @@ impl Processed {
                 let dead = OutputTag::new("dead");
                 let name = |record: Numbered| (record.split, record.seq);
                 let accepted = || records().accept_late();
-                let (records, fails) = match self.failing {
-                    None => (accepted(), false),
+                let fails = if self.failing == Some(Failing::Panics) { panics } else { fails };
+                let has_letters = self.failing.is_some_and(Failing::has_letters);
+                let (records, failing) = match self.failing {
+                    None => (accepted(), None),
                     Some(_) if self.without_failing => {
                         let all = source("left", 0);
-                        if self.failing == Some(Failing::DeadLetters) {
+                        if has_letters {
                             all.clone().filter(fails).map(name).sink("dead", self.sink(outsides, 2));
                         }
-                        (all.filter(|record| !fails(record)).key_by(key).accept_late(), false)
+                        (all.filter(move |record| !fails(record)).key_by(key).accept_late(), None)
                     }
-                    Some(Failing::Skipped) => (accepted().skip_errors(), true),
-                    Some(Failing::DeadLetters) => (accepted().dead_letters_to(&dead), true),
+                    Some(Failing::Skipped) => (accepted().skip_errors(), self.failing),
+                    Some(Failing::DeadLetters) => (accepted().dead_letters_to(&dead), self.failing),
+                    Some(Failing::Panics) => (accepted().dead_letters_to(&dead).quarantine_panics(), self.failing),
                 };
-                let remembered = records.process("remember", Remember { evens: evens.clone(), fails });
-                if fails && self.failing == Some(Failing::DeadLetters) {
+                let remembered = records.process("remember", Remember { evens: evens.clone(), failing });
+                if failing.is_some() && has_letters {
                     remembered.side(&dead).map(name).sink("dead", self.sink(outsides, 2));
                 }
                 remembered.side(&evens).sink("evens", self.sink(outsides, 1));
@@ -172,7 +189,11 @@ impl Processed {
         let Some(late_to) = self.late else {
             let inputs = if self.two_inputs { 2 } else { 1 };
             let failed = self.lengths.iter().flat_map(|length| (0..*length).map(|seq| Numbered { split: 0, seq }));
-            let failed = if self.failing.is_some() { failed.filter(fails).count() as u64 } else { 0 };
+            let failed = match self.failing {
+                None => 0,
+                Some(Failing::Panics) => failed.filter(panics).count() as u64,
+                Some(_) => failed.filter(fails).count() as u64,
+            };
             return check("rows", (rows(0), late + unread), ((total - failed) * inputs, 0));
         };
         let expected = self.late_records();
@@ -213,7 +234,7 @@ fn timing(Numbered { split, seq }: Numbered, every: u64, delay: i64) -> Timing {
 struct Remember {
     evens: OutputTag<i64>,
     /// Some records fail when everything is done.
-    fails: bool,
+    failing: Option<Failing>,
 }
 
 struct Memory {
@@ -297,7 +318,15 @@ impl KeyedProcess for Remember {
         ctx: &mut ProcessContext<'_, Row>,
     ) -> Result<(), BoxError> {
         Self::on_record(self, record, memory, ctx);
-        if self.fails && fails(&record) { Err(Self::fail(memory, ctx)) } else { Ok(()) }
+        match self.failing {
+            // A panic, without its message on the terminal.
+            Some(Failing::Panics) if panics(&record) => {
+                drop(Self::fail(memory, ctx));
+                std::panic::resume_unwind(Box::new("it was to panic"))
+            }
+            Some(Failing::Skipped | Failing::DeadLetters) if fails(&record) => Err(Self::fail(memory, ctx)),
+            _ => Ok(()),
+        }
     }
 
     fn on_timer(
