@@ -225,7 +225,8 @@ fn committed_output_equals_the_twin_whatever_crashes() {
          commits",
         sums.seeds
     );
-    for (what, times) in sums.met() {
+    let met: Vec<_> = sums.met().into_iter().chain(processed::met()).collect();
+    for (what, times) in &met {
         println!("  {what:32} {times:9}");
     }
     for point in CrashPoint::ALL {
@@ -237,7 +238,7 @@ fn committed_output_equals_the_twin_whatever_crashes() {
             let hit = sums.all.hit.get(point).copied().unwrap_or(0);
             assert!(hit >= ENOUGH, "crash point {point} ended only {hit} lives");
         }
-        for (what, times) in sums.met() {
+        for (what, times) in met {
             assert!(times >= ENOUGH, "{what}: only {times} times");
         }
     }

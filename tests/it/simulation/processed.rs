@@ -5,6 +5,7 @@
 //! between the records where the script says: which records are late is the same after any crash, and known beforehand.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millstream::operators::prelude::*;
@@ -194,7 +195,8 @@ impl Processed {
                 Some(Failing::Panics) => failed.filter(panics).count() as u64,
                 Some(_) => failed.filter(fails).count() as u64,
             };
-            return check("rows", (rows(0), late + unread), ((total - failed) * inputs, 0));
+            // One of the record's event-time timer, and one of the promise that either of its timers keeps.
+            return check("rows", (rows(0), late + unread), ((total - failed) * inputs * 2, 0));
         };
         let expected = self.late_records();
         check("results", rows(0), total - expected)?;
@@ -241,12 +243,37 @@ struct Memory {
     seen: Value<u64>,
     by_time: Map<i64, (u32, u64)>,
     all: List<(u32, u64)>,
+    /// Records by the processing time at which they are told of, unless their event-time timer does it before.
+    promised: Map<i64, (u32, u64)>,
+    /// When a record came last, for a while.
+    brief: Value<i64>,
+}
+
+/// How long [`Memory::brief`] lasts.
+const BRIEF: Duration = Duration::from_millis(5);
+/// Promises that were kept by a processing-time timer, in all runs of the process.
+static KEPT: AtomicU64 = AtomicU64::new(0);
+/// Records that found nothing left of the one before, in all runs of the process.
+static EXPIRED: AtomicU64 = AtomicU64::new(0);
+
+/// What users' operators did in processing time, which is no part of the output that must be the same.
+pub(super) fn met() -> [(&'static str, u64); 2] {
+    [
+        ("processing-time timers fired", KEPT.load(Ordering::Relaxed)),
+        ("values expired", EXPIRED.load(Ordering::Relaxed)),
+    ]
 }
 
 impl Remember {
     fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Memory, BoxError> {
         ctx.side_output(&self.evens)?;
-        Ok(Memory { seen: ctx.value("seen")?, by_time: ctx.map("by-time")?, all: ctx.list("all")? })
+        Ok(Memory {
+            seen: ctx.value("seen")?,
+            by_time: ctx.map("by-time")?,
+            all: ctx.list("all")?,
+            promised: ctx.map("promised")?,
+            brief: ctx.value("brief")?.ttl(BRIEF),
+        })
     }
 
     fn on_record(&self, record: Numbered, memory: &mut Memory, ctx: &mut ProcessContext<'_, Row>) {
@@ -266,6 +293,30 @@ impl Remember {
         if record.seq.is_multiple_of(2) {
             ctx.emit_to(&self.evens, ctx.time().as_micros());
         }
+        Self::promise(record, memory, ctx);
+    }
+
+    /// Does what depends on the processing time, and shows in the output only where it is wrong.
+    fn promise(record: Numbered, memory: &mut Memory, ctx: &mut ProcessContext<'_, Row>) {
+        let now = ctx.processing_time().as_micros();
+        let before = memory.brief.get().map(|written| *written);
+        match before {
+            Some(written) if now - written > BRIEF.as_micros() as i64 => ctx.emit((u64::MAX, 0, "expired".to_owned())),
+            None if memory.seen.get().is_some_and(|seen| *seen > 1) => drop(EXPIRED.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        memory.brief.set(now);
+        let soonest = now + record.seq as i64 % 7 * 500;
+        let due = (soonest..).find(|at| !memory.promised.contains_key(at)).unwrap_or(soonest);
+        memory.promised.insert(&due, (record.split, record.seq));
+        ctx.timers().register(TimerKind::ProcessingTime, Timestamp::from_micros(due));
+    }
+
+    /// Tells of a record, once.
+    fn keep_promise((split, seq): (u32, u64), ctx: &mut ProcessContext<'_, Row>) -> Result<(), BoxError> {
+        let key = ctx.key()?;
+        ctx.emit((key, 0, format!("promise of {split} {seq}")));
+        Ok(())
     }
 
     /// Makes a mess that must leave no trace.
@@ -273,8 +324,11 @@ impl Remember {
         memory.by_time.clear();
         memory.all.clear();
         memory.seen.take();
-        for time in ctx.timers().list(TimerKind::EventTime) {
-            ctx.timers().delete(TimerKind::EventTime, time);
+        memory.promised.clear();
+        for kind in [TimerKind::EventTime, TimerKind::ProcessingTime] {
+            for time in ctx.timers().list(kind) {
+                ctx.timers().delete(kind, time);
+            }
         }
         ctx.emit((u64::MAX, 0, "never".to_owned()));
         "it was to fail".into()
@@ -286,12 +340,24 @@ impl Remember {
         memory: &mut Memory,
         ctx: &mut ProcessContext<'_, Row>,
     ) -> Result<(), BoxError> {
+        if ctx.firing() == Some(TimerKind::ProcessingTime) {
+            KEPT.fetch_add(1, Ordering::Relaxed);
+            // A timer of nothing would be a bug, and shows in the output.
+            let promised = memory.promised.remove(&time.as_micros()).unwrap_or((u32::MAX, 0));
+            return Self::keep_promise(promised, ctx);
+        }
         let place = (time.as_micros().rem_euclid(100) as u32, (time.as_micros() / 100).rem_euclid(10_000) as u64);
         let (listed, seen) = (memory.all.iter().any(|known| *known == place), memory.seen.get().is_some());
         let by_time = memory.by_time.iter().find(|(_, known)| **known == place).map(|(key, _)| key);
         let removed = by_time.and_then(|key| memory.by_time.remove(&key));
         let key = ctx.key()?;
         ctx.emit((key, time.as_micros(), format!("{removed:?} {listed} {seen}")));
+        let promised = memory.promised.iter().find(|(_, known)| **known == place).map(|(due, _)| due);
+        if let Some(due) = promised {
+            memory.promised.remove(&due);
+            ctx.timers().delete(TimerKind::ProcessingTime, Timestamp::from_micros(due));
+            Self::keep_promise(place, ctx)?;
+        }
         Ok(())
     }
 }
