@@ -367,18 +367,22 @@ impl JobMachine {
                 ending.tasks.remove(&subtask);
                 if let (Some(error), Outcome::Failed { error: known, .. }) = (error, &mut ending.outcome) {
                     replace_consequence(known, subtask, error, self.restarts.total());
+                    self.status.last_failure = Some(error_text(known));
                 }
             }
             Phase::Building => {
                 let error = error.unwrap_or_else(ended_early);
                 self.early_failure.get_or_insert((subtask, error));
             }
-            Phase::Closing(Last { end_sent: true, .. }) => {
-                // Everything is committed and delivered: there is nothing that another attempt could do better.
+            Phase::Closing(Last { end_sent: true, closing, epoch, .. }) => {
+                let ended = Ended::new(*closing, epoch.unwrap_or(self.status.committed));
+                self.subtasks.remove(&subtask);
+                // Everything is committed and delivered: there is nothing that another attempt could do better. But who waits for
+                // this task's end would wait for ever, so the others are closed instead.
                 if let Some(error) = error {
                     tracing::warn!(%subtask, error = %error_text(&error), "a task failed when all was done");
+                    self.end(Outcome::Done(ended), now);
                 }
-                self.subtasks.remove(&subtask);
             }
             _ => {
                 self.subtasks.remove(&subtask);

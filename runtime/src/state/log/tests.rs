@@ -615,7 +615,9 @@ fn what_an_open_found_or_made_is_durable() {
     disk.crash_with(|| false);
     let start = |start_from| {
         let store = disk.open("p", SHARD, false).unwrap();
-        CommitLog::open(store, identity(), start_from, limits(), no_faults())
+        // Nothing goes ahead, so the first write is the batch.
+        let limits = LogLimits { batch_bytes: usize::MAX, ..limits() };
+        CommitLog::open(store, identity(), start_from, limits, no_faults())
     };
     let mut log = start(StartFrom::Resume).expect("the genesis survived");
     log.register(&decls()).unwrap();
