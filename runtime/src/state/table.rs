@@ -350,7 +350,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> OperatorState for Table<K, C, 
     fn rest(&mut self) {
         if !self.graves.is_empty() {
             let early = planted(Canary::TombstoneEarly);
-            self.sweep(if early { self.epoch } else { self.setup.share.folded_through() }, SWEPT_AT_ONCE);
+            self.sweep(if early { self.epoch } else { self.may_leave_through() }, SWEPT_AT_ONCE);
         }
         self.make_room();
     }

@@ -7,9 +7,9 @@
 //! - A key group is *complete* when every key that has a row is in memory: what is not found there is absent, and no disk is
 //!   asked. It is so from the start where a state has no rows, and again after a whole scan of the group during which nothing
 //!   of it was evicted.
-//! - While rows are read unasked, nothing that changed behind the `folded_through` of that moment is evicted: it could
-//!   change, be folded and go, and the rows on their way would put an old value in its place. What is in memory wins over
-//!   them.
+//! - While rows are on their way, nothing that changed behind the `folded_through` at which they were asked for leaves memory,
+//!   tombstones included: it could change, be folded and go, and those rows would put an old value in its place, or one that
+//!   was removed. What is in memory wins over them.
 //! - Nothing is evicted while a frame is in work, so its keys are pinned.
 
 use hashbrown::HashTable;
@@ -40,6 +40,8 @@ pub(super) struct Residency<K> {
     wanted: Vec<(u32, K)>,
     /// Keys that are being read, in the order of their looks.
     asked: Vec<(u32, K)>,
+    /// `folded_through` when they were asked for.
+    asked_at: Epoch,
     /// The page that is being read unasked.
     warming: Option<Warming>,
     budget: BudgetShare,
@@ -79,6 +81,7 @@ impl<K> Residency<K> {
             incomplete: if has_rows { groups } else { 0 },
             wanted: Vec::new(),
             asked: Vec::new(),
+            asked_at: Epoch::GENESIS,
             warming: None,
             budget,
             keys: 0,
@@ -156,6 +159,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         let count = wanted.len();
         self.setup.share.counters().read(count as u64);
         self.residency.asked = wanted;
+        self.residency.asked_at = self.setup.share.folded_through();
         count
     }
 
@@ -273,6 +277,19 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         }
     }
 
+    /// The last epoch whose changes are in the rows, and in those that are on their way too: what changed later must stay.
+    pub(super) fn may_leave_through(&self) -> Epoch {
+        let mut through = self.setup.share.folded_through();
+        if !self.residency.asked.is_empty() {
+            through = through.min(self.residency.asked_at);
+        }
+        let under_way = self.residency.warming.as_ref().filter(|warming| warming.under_way);
+        match under_way.filter(|_| !planted(Canary::StaleWarmUp)) {
+            Some(warming) => through.min(warming.began),
+            None => through,
+        }
+    }
+
     fn page_rows(&self) -> usize {
         let most = self.residency.budget.limit() / PAGE_SHARE / (Self::KEY_BYTES + self.cell_bytes()) as u64;
         usize::try_from(most).map_or(PAGE_ROWS, |most| most.clamp(1, PAGE_ROWS))
@@ -296,11 +313,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
 
     /// Evicts the least recently changed keys of a group that may go; says how many.
     fn evict(&mut self, index: usize) -> usize {
-        let mut folded_through = self.setup.share.folded_through();
-        let under_way = self.residency.warming.as_ref().filter(|warming| warming.under_way);
-        if let Some(warming) = under_way.filter(|_| !planted(Canary::StaleWarmUp)) {
-            folded_through = folded_through.min(warming.began);
-        }
+        let folded_through = self.may_leave_through();
         let Some(map) = self.maps.get_mut(index) else { return 0 };
         let age = |slot: &Slot<K, C>| age(&slot.content, folded_through);
         let mut ages: Vec<u64> = map.iter().filter_map(age).collect();

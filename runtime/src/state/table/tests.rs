@@ -4,6 +4,7 @@ use super::*;
 use crate::checkpoint::Delta;
 use crate::state::Cells;
 use crate::state::freeze::Snapshot;
+use crate::state::read::Found;
 
 fn setup(groups: Range<u16>) -> TableSetup {
     let (operator, key_groups, restored) = (OperatorId::new(1), KeyGroups::default(), Epoch::GENESIS);
@@ -164,6 +165,64 @@ fn a_tombstone_stays_until_the_rows_know_of_it_and_only_if_the_cell_stays_gone()
     assert_eq!(cells(&sets), Some(1));
     sets.sweep(Epoch::new(3), 100);
     assert_eq!((cells(&sets), sets.graves.len()), (None, 0));
+}
+
+#[test]
+fn what_was_removed_does_not_come_back_with_rows_that_were_on_their_way() {
+    let row = |key: u32, element: u64| {
+        let entry = log_of(key, element, Some(1));
+        let parsed = entry::entries(&entry).next().unwrap();
+        (entry::row_key(OperatorId::new(1), parsed.key), parsed.value.unwrap().to_vec())
+    };
+    for asked in [false, true] {
+        let group = KeyGroups::default().group(hash(7));
+        let share = StoreShare::default();
+        let mut sets = Sets::new(TableSetup {
+            restored: Epoch::new(1),
+            has_rows: true,
+            share: share.clone(),
+            ..setup(group..group + 1)
+        });
+        // The rows have two elements, of which one is removed while they are read.
+        let read = Found { rows: vec![row(7, 1), row(7, 2)], more: false };
+        if asked {
+            sets.load(&[log_of(7, 2, None)]).unwrap();
+            sets.want(hash(7), &7);
+            assert_eq!(sets.look(&mut Vec::new()), 1);
+        } else {
+            sets.want(hash(7), &7);
+            sets.look(&mut Vec::new());
+            sets.take_in(std::slice::from_ref(&read)).unwrap();
+            assert!(sets.look_ahead().is_some());
+            for element in [1, 2] {
+                assert_eq!(sets.take(hash(7), &7, &element).unwrap(), Some(1));
+            }
+            sets.freeze(Epoch::new(2));
+            encode_all(&mut sets);
+        }
+        share.set_folded_through(Epoch::new(2));
+        sets.rest();
+        if asked {
+            sets.take_in(&[read]).unwrap();
+            assert_eq!(live(&sets), BTreeMap::from([((7, 1), 1)]), "asked");
+        } else {
+            sets.take_in_ahead(&read).unwrap();
+            assert_eq!(live(&sets), BTreeMap::new(), "unasked");
+        }
+        sets.rest();
+        let cells = sets.content(hash(7), &7).map_or(0, |cells| cells.cells().count());
+        assert_eq!(cells, usize::from(asked), "and leaves no tombstone once they are in");
+    }
+}
+
+/// What the log has of one element.
+fn log_of(key: u32, element: u64, value: Option<u8>) -> Vec<u8> {
+    let mut entry = Vec::new();
+    let write = value.map(|value| move |out: &mut Vec<u8>| Plain.encode(&value, out));
+    let write_element = |out: &mut Vec<u8>| Cells::<u64, u8>::write_element(&element, out);
+    let group = KeyGroups::default().group(hash(key));
+    entry::append(&mut entry, 0, group, |out| key.write_key(out), write_element, write).unwrap();
+    entry
 }
 
 #[test]

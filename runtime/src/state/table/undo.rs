@@ -3,6 +3,7 @@
 //! Values are not clonable, so what a cell held is noted in its written form, once per cell and call, and only for operators
 //! that may skip.
 
+use super::tombstones::dig;
 use super::{Content, Form, LoadError, Place, Stamp, Table};
 use crate::state::key_group::StreamKey;
 
@@ -50,8 +51,13 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             // It was not there. The key stays, as one that is known to have nothing.
             slot.content.remove(element);
         } else {
+            let is_tombstone = value.is_none();
             let cell = slot.content.touch(element);
             (cell.value, cell.stamp) = (value, stamp);
+            if is_tombstone && self.frozen.iter().any(|frozen| frozen.epoch == stamp.epoch()) {
+                // It was written ahead of its turn, so its turn will not note it.
+                dig(&mut self.graves, stamp.epoch(), hash, (key.clone(), element.clone()));
+            }
         }
         self.residency.cells = self.residency.cells + slot.content.count() - before;
     }
