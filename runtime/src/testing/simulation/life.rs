@@ -294,11 +294,12 @@ impl<'a> Life<'a> {
     fn next_time(&self) -> Option<Timestamp> {
         let now = self.world.clock.now();
         let deliveries = self.deliveries.iter().filter_map(|(_, at)| *at);
-        let slow = (self.committer.has_orders() && self.slow_until > self.world.clock.now()).then_some(self.slow_until);
+        // What was not due yet when time was picked may be due by now.
+        let slow = self.committer.has_orders().then(|| self.slow_until.max(now));
         let committer = slow.or(self.committer_at);
         let tasks = self.tasks.iter().filter(|task| !task.asleep && !task.runnable);
         let alarms = tasks.filter_map(|task| task.machine.as_ref()?.wakes_at());
-        let rows = self.reads.iter().map(|read| read.at).filter(|at| *at > now);
+        let rows = self.reads.iter().map(|read| read.at.max(now));
         self.timers.first().copied().into_iter().chain(committer).chain(deliveries).chain(alarms).chain(rows).min()
     }
 
