@@ -9,8 +9,9 @@
 //! ```text
 //! make bench ARGS=closing_an_epoch
 //! ```
-//! The last two columns are cores on average: what others than this process kept busy, and how much of that the machine's host
-//! gave to other machines. A stolen millisecond delays records by as much, with or without epochs.
+//! `foreign` and `stolen` are cores on average: what others than this process kept busy, and how much of that the machine's host
+//! gave to other machines. A stolen millisecond delays records by as much, with or without epochs. `work` and `read` are the
+//! milliseconds in which the worker and the load generator could have run and another thread had their core.
 //!
 //! `MILLSTREAM_PAIRS` (5), `MILLSTREAM_MEASURE_S` (10), `MILLSTREAM_WARM_UP_S` (5), `MILLSTREAM_KEYS` (1,000,000),
 //! `MILLSTREAM_EPOCH_MS` (2,000), `MILLSTREAM_RATE` (records/s instead of half the maximum) and `MILLSTREAM_WORKERS` (one
@@ -61,6 +62,8 @@ struct Outcome {
     skipped: u64,
     noise: String,
     stolen: String,
+    /// Milliseconds that worker and reader waited for a core.
+    waited: [Option<f64>; 2],
 }
 
 /// A million keys in turn, each record with its intended time, on schedule or as fast as it goes.
@@ -208,8 +211,13 @@ fn run(plan: Plan, per_second: Option<f64>, epoch_interval: Duration) -> anyhow:
     let job = runtime.start(pipeline)?;
     std::thread::sleep(plan.warm_up.saturating_sub(clock.elapsed()));
     let noise = Noise::begin();
+    let waited = || ["millstream-work", "millstream-read"].map(support::waited_for_a_core);
+    let before = waited();
     std::thread::sleep((plan.warm_up + plan.measure).saturating_sub(clock.elapsed()));
     let (noise, stolen) = (noise.text(), noise.stolen_text());
+    let [work, read] = waited();
+    let [work_before, read_before] = before;
+    let waited = [work.zip(work_before), read.zip(read_before)].map(|both| both.map(|(now, before)| now - before));
     let status = job.status();
     ensure!(status.restarts == 0, "the job failed meanwhile: {:?}", status.last_failure);
     job.stop_blocking(Duration::from_secs(60))?;
@@ -217,7 +225,7 @@ fn run(plan: Plan, per_second: Option<f64>, epoch_interval: Duration) -> anyhow:
     let closed = store.closed();
     let closed = closed.into_iter().filter(|closed| (window.0..window.1).contains(&closed.at_nanos)).collect();
     let latency = lock(&all).clone();
-    Ok(Outcome { latency, closed, skipped: status.skipped_triggers, noise, stolen })
+    Ok(Outcome { latency, closed, skipped: status.skipped_triggers, noise, stolen, waited })
 }
 
 const QUANTILES: [f64; 4] = [0.5, 0.99, 0.999, 0.9999];
@@ -228,9 +236,10 @@ fn print(label: &str, outcome: &Outcome, expected: f64) {
     let entries: Vec<f64> = outcome.closed.iter().map(|closed| closed.entries as f64).collect();
     let (least, most) = if entries.is_empty() { (0.0, 0.0) } else { range(&entries) };
     let bytes: usize = outcome.closed.iter().map(|closed| closed.bytes).sum();
+    let [work, read] = outcome.waited.map(|waited| waited.map_or_else(|| "?".to_owned(), |ms| format!("{ms:.0}")));
     println!(
         "{label:>9} {p50:>10.1} {p99:>10.1} {p999:>10.1} {p9999:>10.1} {max:>10.1} {:>7.1} % {:>6} {least:>9} {most:>9} {:>6.1} \
-         {:>4} {:>8} {:>8}",
+         {:>4} {:>8} {:>8} {work:>6} {read:>6}",
         100.0 * outcome.latency.len() as f64 / expected,
         entries.len(),
         bytes as f64 / 1e6 / entries.len().max(1) as f64,
@@ -269,7 +278,7 @@ fn main() -> anyhow::Result<()> {
         "at this rate an epoch does not reach all keys; take fewer keys or longer epochs"
     );
     println!(
-        "{:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>6} {:>9} {:>9} {:>6} {:>4} {:>8} {:>8}",
+        "{:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>6} {:>9} {:>9} {:>6} {:>4} {:>8} {:>8} {:>6} {:>6}",
         "epochs",
         "p50 µs",
         "p99",
@@ -283,7 +292,9 @@ fn main() -> anyhow::Result<()> {
         "MB",
         "skip",
         "foreign",
-        "stolen"
+        "stolen",
+        "work",
+        "read"
     );
 
     let expected = half * plan.measure.as_secs_f64();

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use millstream::runtime::id::ShardId;
 use millstream::runtime::state::entry;
 use millstream::runtime::state::store::{
-    Durability, Mark, SortedRun, Space, StateBackend, Store, StoreError, StoreRead, Visit, WriteBatch, WriteOp,
+    Durability, Mark, RunEntry, SortedRun, Space, StateBackend, Store, StoreError, StoreRead, Visit, WriteBatch,
+    WriteOp,
 };
 
 /// Says whether `name` is to run: `cargo bench` was asked for everything, or for a part of this name.
@@ -102,6 +103,18 @@ impl Noise {
     }
 }
 
+/// Milliseconds in which threads of this process whose names begin so could have run and had no core (Linux). What the machine's host
+/// takes away does not count there: the kernel believes that the thread runs.
+pub(crate) fn waited_for_a_core(names: &str) -> Option<f64> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?.filter_map(Result::ok).map(|task| task.path());
+    let named =
+        tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with(names)));
+    let nanos = named.map(|task| {
+        std::fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().nth(1)?.parse::<f64>().ok()
+    });
+    nanos.sum::<Option<f64>>().map(|nanos| nanos / 1e6)
+}
+
 fn seconds(ticks: &[&str]) -> Option<f64> {
     const TICKS_PER_SECOND: f64 = 100.0;
     ticks.iter().map(|ticks| ticks.parse::<f64>().ok()).sum::<Option<f64>>().map(|sum| sum / TICKS_PER_SECOND)
@@ -173,7 +186,12 @@ impl fmt::Debug for Counted {
 impl StateBackend for Counted {
     fn open(&self, pipeline: &str, shard: ShardId, create: bool) -> Result<Box<dyn Store>, StoreError> {
         let store = self.inner.open(pipeline, shard, create)?;
-        Ok(Box::new(CountedStore { store, clock: self.clock, closed: Arc::clone(&self.closed), open: HashMap::new() }))
+        Ok(Box::new(CountedStore {
+            store,
+            clock: self.clock,
+            closed: Arc::clone(&self.closed),
+            open: Mutex::default(),
+        }))
     }
 
     fn describe(&self, pipeline: &str, shard: ShardId) -> String {
@@ -187,7 +205,24 @@ struct CountedStore {
     clock: Stopwatch,
     closed: Arc<Mutex<Vec<Closed>>>,
     /// Entries and bytes of epochs whose index record was not written yet.
-    open: HashMap<[u8; 8], (u64, usize)>,
+    open: Mutex<HashMap<[u8; 8], (u64, usize)>>,
+}
+
+impl CountedStore {
+    /// Counts a chunk of a delta; says which epoch it is if it is an index record instead, which makes the epoch one,
+    /// wherever its deltas were put.
+    fn count(&self, key: &[u8], value: &[u8]) -> Option<[u8; 8]> {
+        let epoch = *key.first_chunk::<8>()?;
+        // The key of an epoch's index record ends like no delta's.
+        if key.ends_with(&[0xFF; 12]) {
+            return Some(epoch);
+        }
+        let mut open = lock(&self.open);
+        let (entries, bytes) = open.entry(epoch).or_default();
+        *entries += entry::entries(value).count() as u64;
+        *bytes += value.len();
+        None
+    }
 }
 
 impl StoreRead for CountedStore {
@@ -203,12 +238,14 @@ impl StoreRead for CountedStore {
         self.store.scan(space, from, to, visit)
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
-        self.store.write_run(space, sorted)
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
+        if space != Space::Log {
+            return self.store.write_run(space, sorted);
+        }
+        let mut counted = sorted.inspect(|(key, value)| {
+            self.count(key, value.as_deref().unwrap_or_default());
+        });
+        self.store.write_run(space, &mut counted)
     }
 }
 
@@ -218,18 +255,10 @@ impl Store for CountedStore {
         let mut written = Vec::new();
         for op in &batch.ops {
             let WriteOp::Put { space: Space::Log, key, value } = op else { continue };
-            let Some(epoch) = key.first_chunk::<8>() else { continue };
-            // The key of an epoch's index record ends like no delta's. It makes the epoch one, wherever its deltas were put.
-            if key.ends_with(&[0xFF; 12]) {
-                written.push(*epoch);
-            } else {
-                let (entries, bytes) = self.open.entry(*epoch).or_default();
-                *entries += entry::entries(value).count() as u64;
-                *bytes += value.len();
-            }
+            written.extend(self.count(key, value));
         }
         for epoch in written {
-            let (entries, bytes) = self.open.remove(&epoch).unwrap_or_default();
+            let (entries, bytes) = lock(&self.open).remove(&epoch).unwrap_or_default();
             lock(&self.closed).push(Closed { at_nanos, entries, bytes });
         }
         self.store.write(batch, durability)

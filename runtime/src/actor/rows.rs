@@ -188,7 +188,7 @@ mod tests {
     use crate::channel::Bell;
     use crate::operator::Waiting;
     use crate::state::read::Look;
-    use crate::state::store::{SortedRun, Space, StoreRead, Visit};
+    use crate::state::store::{RunEntry, SortedRun, Space, StoreRead, Visit};
 
     /// Rows of which every `multi_get` finds its keys; a scan takes until it is let go.
     #[derive(Debug)]
@@ -218,11 +218,7 @@ mod tests {
             Ok(())
         }
 
-        fn write_run(
-            &self,
-            _: Space,
-            _: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-        ) -> Result<SortedRun, StoreError> {
+        fn write_run(&self, _: Space, _: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
             unreachable!("nobody folds here")
         }
     }

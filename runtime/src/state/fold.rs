@@ -9,13 +9,14 @@
 //! Nothing of it needs to be atomic: entries are absolute values and the log wins over rows, so a crash between any two
 //! steps only means that the same prefix, or a longer one, is folded again. A fold never goes beyond the committed epoch.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::entry::{self, EntryKey};
 use super::log::{Damage, FoldError, Identity, keys, read};
-use super::store::{SortedRun, Space, StoreShare};
+use super::store::{RunEntry, SortedRun, Space, StoreShare};
 use crate::checkpoint::EpochBundle;
 use crate::fault::{CrashPoint, SharedFaults};
 use crate::id::{Epoch, OperatorId, SubtaskId};
@@ -170,17 +171,17 @@ impl<'a> Merged<'a> {
         &'b self,
         operator: OperatorId,
         sentinel: &'b [u8],
-    ) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> + use<'a, 'b> {
+    ) -> impl Iterator<Item = RunEntry<'b>> + use<'a, 'b> {
         let mut last = None;
         let rows = self.entries.iter().flat_map(move |found| {
             let state = found.key.first_chunk::<2>().copied().map(u16::from_be_bytes);
             let first = state.filter(|state| last.replace(*state) != Some(*state));
-            let sentinel = first.map(|state| (keys::sentinel(operator, state), Some(sentinel.to_vec())));
-            let row = (entry::row_key(operator, found.key), found.value.map(<[u8]>::to_vec));
+            let sentinel = first.map(|state| (keys::sentinel(operator, state), Some(sentinel.into())));
+            let row = (entry::row_key(operator, found.key), found.value.map(Cow::Borrowed));
             sentinel.into_iter().chain(std::iter::once(row))
         });
         let timers =
-            self.timers.iter().map(move |(key, is_set)| (entry::row_key(operator, key), is_set.then(Vec::new)));
+            self.timers.iter().map(move |(key, is_set)| (entry::row_key(operator, key), is_set.then(Cow::default)));
         rows.chain(timers)
     }
 }
@@ -233,7 +234,8 @@ mod tests {
         let early = entry::timer_element(0, crate::time::Timestamp::from_millis(-1));
         let late = entry::timer_element(0, crate::time::Timestamp::from_millis(1));
         let chunks = [chunk(&[(entry::TIMERS, b"a", &late, Some(0)), (entry::TIMERS, b"b", &early, None)])];
-        let rows: Vec<_> = Merged::of(&chunks).unwrap().rows(OperatorId::new(1), b"s").collect();
+        let merged = Merged::of(&chunks).unwrap();
+        let rows: Vec<_> = merged.rows(OperatorId::new(1), b"s").collect();
         assert!(rows.windows(2).all(|pair| pair[0].0 < pair[1].0), "{rows:?}");
         let by_time: Vec<_> =
             rows.iter().filter_map(|(key, value)| Some((entry::parse_timer_index(key)?, value))).collect();

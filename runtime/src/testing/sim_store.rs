@@ -14,8 +14,8 @@ use crate::fault::Crashed;
 use crate::id::ShardId;
 use crate::state::store::memory::{Spaces, entries_of, locked, missing, out_of_order, sorted_run};
 use crate::state::store::{
-    Durability, Mark, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit, WriteBatch,
-    WriteOp,
+    Durability, Mark, RunEntry, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
+    WriteBatch, WriteOp,
 };
 
 /// A simulated disk with the stores of any number of pipelines. Clones are the same disk; it outlives every crash.
@@ -251,11 +251,7 @@ impl StoreRead for SimReader {
         self.with("scan", |content| content.visible.scan(space, from, to, visit))
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
         sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))
     }
 }
@@ -351,11 +347,7 @@ impl StoreRead for SimStore {
         self.reader.scan(space, from, to, visit)
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
         self.reader.write_run(space, sorted)
     }
 }
@@ -453,7 +445,7 @@ mod tests {
         let disk = SimDisk::new();
         let mut store = disk.open("p", SHARD, true).unwrap();
         store.write(put(1), Durability::Buffered).unwrap();
-        let mut entries = [(vec![1, 1], None), (vec![2, 1], Some(vec![]))].into_iter();
+        let mut entries = [(vec![1, 1], None), (vec![2, 1], Some(Vec::new().into()))].into_iter();
         let run = store.write_run(Space::Rows, &mut entries).unwrap();
         store.ingest(run).unwrap();
         disk.crash_with(|| true);

@@ -33,7 +33,7 @@ use crate::canary::{Canary, planted};
 use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId};
-use crate::state::store::{Durability, Mark, Space, Store, StoreError, StoreShare, WriteBatch};
+use crate::state::store::{Durability, Mark, Space, Store, StoreError, StoreShare, WriteBatch, WriteOp};
 
 /// Whose store it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,10 @@ pub enum StartFrom {
     Create,
 }
 
+/// From so many times `batch_bytes` on deltas go ahead as one sorted run. A run is written once, where pieces are written to the WAL, copied
+/// into a memtable and written again by its flush; but its ingestion costs syncs of its own, too many for a few pieces.
+const RUN_BATCHES: usize = 8;
+
 /// How the log is written, and when it is folded into rows; either of the two bounds on a fold is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -69,7 +73,8 @@ pub struct LogLimits {
     /// Epochs in the log. Default 1,024.
     pub fold_epochs: u64,
     /// Bytes of deltas in one write. Default 1 MiB. What an epoch has beyond is written and synced before the batch that makes it
-    /// an epoch, in pieces of this size: a batch of tens of megabytes would be built, copied and freed at once.
+    /// an epoch, in pieces of this size: a batch of tens of megabytes would be built, copied and freed at once. From eight
+    /// times as much on they are one sorted file instead, which is written once, not to the WAL and again by a flush.
     pub batch_bytes: usize,
 }
 
@@ -346,7 +351,19 @@ impl CommitLog {
         self.faults.pass(before)?;
         let Some(store) = &mut self.store else { return Err(WriteFailed::Closed) };
         self.in_flight = Some(next);
-        if !ahead.is_empty() {
+        let bytes: usize = ahead.iter().map(WriteBatch::bytes).sum();
+        if bytes >= self.limits.batch_bytes.saturating_mul(RUN_BATCHES) {
+            let chunks = ahead.into_iter().flat_map(|piece| piece.ops).filter_map(|op| match op {
+                WriteOp::Put { key, value, .. } => Some((key, Some(value))),
+                WriteOp::Delete { .. } | WriteOp::DeleteRange { .. } => None,
+            });
+            // By operator, where parts come by subtask.
+            let mut chunks: Vec<_> = chunks.collect();
+            chunks.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+            let run = store.write_run(Space::Log, &mut chunks.into_iter())?;
+            store.ingest(run)?;
+            self.faults.pass(CrashPoint::CommitAhead)?;
+        } else if !ahead.is_empty() {
             for piece in ahead {
                 store.write(piece, Durability::Buffered)?;
             }

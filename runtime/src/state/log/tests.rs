@@ -374,20 +374,26 @@ fn bundles_that_do_not_follow_are_refused_and_nothing_is_written() {
 
 #[test]
 fn a_full_disk_hands_the_bundles_back_and_the_reopened_log_says_what_became_of_them() {
-    // Pieces that go ahead, their sync, the batch, its sync: whichever fails first, the epoch is there once the batch is.
-    for (outcome, new) in [(FailedWrite::Lost, 1), (FailedWrite::Written, 2)] {
-        let found: Vec<Reopened> = (0..).map_while(|after| reopened_after_a_failed_write(after, outcome)).collect();
-        let old = found.len() - new;
-        assert!(old > 2, "some pieces went ahead: {found:?}");
-        assert!(found[..old].iter().all(|found| *found == Reopened::Old), "{outcome:?}: {found:?}");
-        assert!(found[old..].iter().all(|found| *found == Reopened::New), "{outcome:?}: {found:?}");
+    // Pieces that go ahead and their sync, or a run; the batch, its sync: whichever fails first, the epoch is there once the
+    // batch is.
+    for (batch_bytes, ahead) in [(32, 3..=9), (1, 1..=1)] {
+        for (outcome, new) in [(FailedWrite::Lost, 1), (FailedWrite::Written, 2)] {
+            let failed = |after| reopened_after_a_failed_write(after, outcome, batch_bytes);
+            let found: Vec<Reopened> = (0..).map_while(failed).collect();
+            let old = found.len() - new;
+            // Without the batch and its sync.
+            assert!(ahead.contains(&(found.len() - 2)), "batches of {batch_bytes}: {found:?}");
+            assert!(found[..old].iter().all(|found| *found == Reopened::Old), "{outcome:?}: {found:?}");
+            assert!(found[old..].iter().all(|found| *found == Reopened::New), "{outcome:?}: {found:?}");
+        }
     }
 }
 
 /// Lets a write of a commit fail and goes on from there; nothing if the commit has no such write.
-fn reopened_after_a_failed_write(after: u32, outcome: FailedWrite) -> Option<Reopened> {
+fn reopened_after_a_failed_write(after: u32, outcome: FailedWrite, batch_bytes: usize) -> Option<Reopened> {
     let disk = SimDisk::new();
     let mut log = live(&disk, Arc::new(NoFaults), &mut World::default(), 5).unwrap();
+    log.limits.batch_bytes = batch_bytes;
     let attempt = log.attempt();
     let late = OperatorDecl { name: "late".to_owned(), kind: OperatorKind::Stateful, states: vec![] };
     let ids = log.register(&[decls(), vec![late]].concat()).unwrap();

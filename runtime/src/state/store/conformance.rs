@@ -126,7 +126,7 @@ fn ingest(
     space: Space,
     run: impl IntoIterator<Item = (Key, Option<Vec<u8>>)>,
 ) -> Result<(), StoreError> {
-    let run = store.reader().write_run(space, &mut run.into_iter())?;
+    let run = store.reader().write_run(space, &mut run.into_iter().map(|(key, value)| (key, value.map(Into::into))))?;
     store.ingest(run)
 }
 

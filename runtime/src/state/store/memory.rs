@@ -1,13 +1,14 @@
 //! [`Memory`]: state that lives as long as the backend value. For tests, and for pipelines that may start over.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::{
-    Durability, Mark, RunContent, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind, StoreRead, Visit,
-    WriteBatch, WriteOp,
+    Durability, Mark, RunContent, RunEntry, SortedRun, Space, StateBackend, Store, StoreError, StoreErrorKind,
+    StoreRead, Visit, WriteBatch, WriteOp,
 };
 use crate::id::ShardId;
 
@@ -124,11 +125,7 @@ impl StoreRead for MemoryContent {
         Ok(())
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
         sorted_run(space, sorted).ok_or_else(|| out_of_order(&self.place))
     }
 }
@@ -146,11 +143,7 @@ impl StoreRead for MemoryStore {
         self.content.scan(space, from, to, visit)
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
         self.content.write_run(space, sorted)
     }
 }
@@ -206,10 +199,7 @@ pub(crate) fn foreign_run(place: &Path) -> StoreError {
 }
 
 /// Collects a run that is to be ingested whole or not at all; nothing if its keys do not rise strictly.
-pub(crate) fn sorted_run(
-    space: Space,
-    sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-) -> Option<SortedRun> {
+pub(crate) fn sorted_run(space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Option<SortedRun> {
     let mut last: Option<Vec<u8>> = None;
     let mut ops: Vec<WriteOp> = Vec::new();
     for (key, value) in sorted {
@@ -222,9 +212,9 @@ pub(crate) fn sorted_run(
     Some(SortedRun { content: if ops.is_empty() { RunContent::Empty } else { RunContent::Entries(ops) } })
 }
 
-fn change(space: Space, key: Vec<u8>, value: Option<Vec<u8>>) -> WriteOp<'static> {
+fn change(space: Space, key: Vec<u8>, value: Option<Cow<'_, [u8]>>) -> WriteOp<'static> {
     match value {
-        Some(value) => WriteOp::Put { space, key, value: value.into() },
+        Some(value) => WriteOp::Put { space, key, value: value.into_owned().into() },
         None => WriteOp::Delete { space, key },
     }
 }
@@ -306,7 +296,7 @@ mod tests {
     #[test]
     fn a_run_out_of_order_is_refused_whole() {
         let store = Memory::new().open("p", ShardId::new(0), true).unwrap();
-        let mut run = [(b"b".to_vec(), Some(vec![1])), (b"a".to_vec(), None)].into_iter();
+        let mut run = [(b"b".to_vec(), Some(vec![1].into())), (b"a".to_vec(), None)].into_iter();
         assert_eq!(store.write_run(Space::Rows, &mut run).unwrap_err().kind, StoreErrorKind::Misuse);
         assert_eq!(store.multi_get(Space::Rows, &[b"b".to_vec()]).unwrap(), [None]);
     }

@@ -165,6 +165,9 @@ pub struct Mark {
 /// What a scan does with an entry; breaking ends the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// An entry of a sorted run: a key with its new value, or nothing for a removal. Values may be borrowed, as a batch's.
+pub type RunEntry<'a> = (Vec<u8>, Option<Cow<'a, [u8]>>);
+
 /// The part of a store that only reads. May be shared and used from any thread, also while the owner writes.
 pub trait StoreRead: Send + Sync + fmt::Debug {
     /// Where the store is, for messages.
@@ -187,11 +190,7 @@ pub trait StoreRead: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`StoreError`]; keys out of order are a [`StoreErrorKind::Misuse`].
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError>;
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError>;
 }
 
 /// A sorted run that waits beside a store. Dropped without being ingested it is left for the next open to clear away.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType};
+use rocksdb::{ColumnFamilyDescriptor, DB};
 
 use super::error::{RESTORE, advised, kind, open_kind};
-use super::options::options;
+use super::options::{options, set_compression};
 use super::store::{INGEST_DIR, RocksDbStore, Shared, WRITTEN_FILE};
 use crate::state::store::mark_file::MarkFile;
 use crate::state::store::{Space, StoreError, StoreErrorKind, lock, memory, probe};
@@ -38,9 +38,8 @@ impl RocksDbStore {
             let names = [rocksdb::DEFAULT_COLUMN_FAMILY_NAME].into_iter().chain(Space::ALL.map(Space::name));
             let families = names.map(|name| {
                 let mut options = options.clone();
-                if name == Space::Log.name() {
-                    // Deltas are deleted by the next fold: compressing them takes longer than they live.
-                    options.set_compression_type(DBCompressionType::None);
+                if let Some(space) = Space::ALL.into_iter().find(|space| space.name() == name) {
+                    set_compression(&mut options, space);
                 }
                 ColumnFamilyDescriptor::new(name, options)
             });
@@ -62,7 +61,7 @@ impl RocksDbStore {
         let db = db.map_err(|error| advised(open_kind(&error), "open the store", &directory, &error))?;
         empty(&ingest).map_err(io)?;
         let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0) });
-        let mut store = Self { shared, mark, written, failed: None };
+        let mut store = Self { shared, mark, written, removed: Vec::new(), failed: None };
         match (store.is_empty()?, written) {
             (true, true) => {
                 // RocksDB opens some damaged files without an error and finds nothing in them.

@@ -4,7 +4,7 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteOptions,
 };
 
-use crate::state::store::Durability;
+use crate::state::store::{Durability, Space};
 
 const MIB: usize = 1 << 20;
 
@@ -56,6 +56,14 @@ pub(super) fn options() -> Options {
     table.set_pin_top_level_index_and_filter(true);
     options.set_block_based_table_factory(&table);
     options
+}
+
+/// Sets what differs between the spaces.
+pub(super) fn set_compression(options: &mut Options, space: Space) {
+    if space == Space::Log {
+        // Deltas are deleted by the next fold: compressing them takes longer than they live.
+        options.set_compression_type(DBCompressionType::None);
+    }
 }
 
 pub(super) fn write_options(durability: Durability) -> WriteOptions {

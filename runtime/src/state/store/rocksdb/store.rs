@@ -12,13 +12,13 @@ use rocksdb::{ColumnFamily, DB, IngestExternalFileOptions, ReadOptions, SstFileW
 
 use super::error::{advised, kind};
 use super::open::sync_ancestors;
-use super::options::{options, write_options};
+use super::options::{options, set_compression, write_options};
 use crate::error::BoxError;
 use crate::state::store::lock::io_error;
 use crate::state::store::mark_file::MarkFile;
 use crate::state::store::{
-    Durability, Mark, RunContent, SortedRun, Space, Store, StoreError, StoreErrorKind, StoreRead, Visit, WriteBatch,
-    WriteOp, lock, memory,
+    Durability, Mark, RunContent, RunEntry, SortedRun, Space, Store, StoreError, StoreErrorKind, StoreRead, Visit,
+    WriteBatch, WriteOp, lock, memory,
 };
 
 pub(super) const WRITTEN_FILE: &str = "WRITTEN.millstream";
@@ -32,6 +32,8 @@ pub(super) struct RocksDbStore {
     pub(super) mark: MarkFile,
     /// Whether `WRITTEN.millstream` is there.
     pub(super) written: bool,
+    /// Ranges whose removal is not durable yet and into which nothing was written since.
+    pub(super) removed: Vec<(Space, Vec<u8>, Vec<u8>)>,
     /// The error that made the handle unusable. RocksDB itself refuses after some errors, not after all.
     pub(super) failed: Option<StoreErrorKind>,
 }
@@ -101,17 +103,21 @@ impl RocksDbStore {
         })
     }
 
-    fn write_batch(&self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
+    fn write_batch(&mut self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
         let action = "write a batch";
         // Known in advance: a batch of tens of MB that grows copies itself over and over.
         let bytes = batch.bytes() + batch.ops.len() * OP_BYTES;
         let mut native = rocksdb::WriteBatch::with_capacity_bytes(bytes);
         for op in batch.ops {
             match op {
-                WriteOp::Put { space, key, value } => native.put_cf(self.shared.family(space)?, key, value),
+                WriteOp::Put { space, key, value } => {
+                    native.put_cf(self.shared.family(space)?, &key, value);
+                    self.removed.retain(|(other, from, to)| *other != space || !(from..to).contains(&&key));
+                }
                 WriteOp::Delete { space, key } => native.delete_cf(self.shared.family(space)?, key),
                 WriteOp::DeleteRange { space, from, to } if from < to => {
-                    native.delete_range_cf(self.shared.family(space)?, from, to);
+                    native.delete_range_cf(self.shared.family(space)?, &from, &to);
+                    self.removed.push((space, from, to));
                 }
                 WriteOp::DeleteRange { .. } => {}
             }
@@ -126,6 +132,37 @@ impl RocksDbStore {
             Ok(())
         }
     }
+
+    /// Takes whole files out of the database that hold nothing but what was removed, once that is durable.
+    ///
+    /// A run that was ingested lies below everything, and its removal is a note of a few bytes above it: that would reach it, by
+    /// compactions, when other writes have filled a memtable or the WAL, which takes thousands of large epochs.
+    fn drop_removed_files(&mut self) {
+        for (space, from, to) in self.removed.drain(..) {
+            // The bound is inclusive there: not `to`, or the file that holds the removal itself could be inside.
+            let Some(last) = before(&to) else { continue };
+            let dropped =
+                self.shared.family(space).map(|family| self.shared.db.delete_file_in_range_cf(family, from, last));
+            if let Ok(Err(error)) = dropped {
+                tracing::warn!(%error, "could not drop files of what was removed; the next removal tries again");
+            }
+        }
+    }
+}
+
+/// A key before `to` that no key is known to be between: one less as a number, followed by more than any key has there.
+fn before(to: &[u8]) -> Option<Vec<u8>> {
+    const BEHIND: [u8; 32] = [0xFF; 32];
+    let mut key = to.to_vec();
+    for byte in key.iter_mut().rev() {
+        let (less, borrows) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrows {
+            key.extend_from_slice(&BEHIND);
+            return Some(key);
+        }
+    }
+    None
 }
 
 impl Shared {
@@ -147,10 +184,12 @@ impl Shared {
     fn write_file(
         &self,
         path: &Path,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+        space: Space,
+        sorted: &mut dyn Iterator<Item = RunEntry<'_>>,
     ) -> Result<bool, StoreError> {
         let action = "write a sorted run";
-        let options = options();
+        let mut options = options();
+        set_compression(&mut options, space);
         let mut writer = SstFileWriter::create(&options);
         let mut last: Option<Vec<u8>> = None;
         for (key, value) in sorted {
@@ -206,14 +245,10 @@ impl StoreRead for Shared {
         entries.status().map_err(|error| self.rocksdb_error(action, error))
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(INGEST_DIR).join(format!("{number}.sst"));
-        let content = match self.write_file(&path, sorted) {
+        let content = match self.write_file(&path, space, sorted) {
             Ok(true) => RunContent::File(space, path),
             Ok(false) => RunContent::Empty,
             Err(error) => {
@@ -241,11 +276,7 @@ impl StoreRead for RocksDbStore {
         self.shared.scan(space, from, to, visit)
     }
 
-    fn write_run(
-        &self,
-        space: Space,
-        sorted: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<SortedRun, StoreError> {
+    fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
         self.check("write a sorted run")?;
         self.shared.write_run(space, sorted)
     }
@@ -255,7 +286,11 @@ impl Store for RocksDbStore {
     fn write(&mut self, batch: WriteBatch<'_>, durability: Durability) -> Result<(), StoreError> {
         self.change("write a batch", |store| {
             store.write_batch(batch, durability)?;
-            if durability == Durability::Synced { store.mark_written() } else { Ok(()) }
+            if durability == Durability::Synced {
+                store.mark_written()?;
+                store.drop_removed_files();
+            }
+            Ok(())
         })
     }
 
@@ -275,6 +310,7 @@ impl Store for RocksDbStore {
                     return Err(memory::foreign_run(&store.shared.directory));
                 }
             };
+            store.removed.retain(|(other, ..)| *other != space);
             let mut options = IngestExternalFileOptions::default();
             options.set_move_files(true);
             let family = store.shared.family(space)?;

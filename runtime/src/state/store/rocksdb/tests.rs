@@ -161,3 +161,48 @@ fn a_flipped_bit_in_the_middle_of_the_wal_is_refused_and_a_torn_tail_is_not() {
     let found = torn.multi_get(Space::Meta, &(0..20u8).map(|key| vec![key]).collect::<Vec<_>>()).unwrap();
     assert_eq!(found.iter().filter(|value| value.is_some()).count(), 19);
 }
+
+#[test]
+fn files_of_what_was_removed_go_once_that_is_durable_and_what_came_after_it_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = RocksDb::at(root.path()).open("p", SHARD, true).unwrap();
+    let directory = root.path().join("p/0");
+    let tables = || files(&directory, "", ".sst").len();
+    let ingest = |store: &mut dyn Store, from: u8| {
+        let mut entries = (from..from + 4).map(|key| (vec![key, 0], Some(vec![key; 1000].into())));
+        let run = store.write_run(Space::Log, &mut entries).unwrap();
+        store.ingest(run).unwrap();
+    };
+    let found = |store: &dyn Store| {
+        let mut keys = Vec::new();
+        let mut visit = |key: &[u8], _: &[u8]| {
+            keys.push(key[0]);
+            std::ops::ControlFlow::Continue(())
+        };
+        store.scan(Space::Log, &[], None, &mut visit).unwrap();
+        keys
+    };
+    for from in [0, 4, 8] {
+        ingest(store.as_mut(), from);
+    }
+    assert_eq!(tables(), 3);
+
+    let mut removal = WriteBatch::default();
+    // In the middle of the second file.
+    removal.delete_range(Space::Log, [], [6]);
+    store.write(removal.clone(), Durability::Buffered).unwrap();
+    assert_eq!((tables(), found(store.as_ref())), (3, (6..12).collect()));
+    store.write(WriteBatch::default(), Durability::Synced).unwrap();
+    assert_eq!((tables(), found(store.as_ref())), (2, (6..12).collect()));
+
+    // Removed and written again before it is durable, by a run and by a batch.
+    store.write(removal.clone(), Durability::Buffered).unwrap();
+    ingest(store.as_mut(), 0);
+    store.write(WriteBatch::default(), Durability::Synced).unwrap();
+    assert_eq!(found(store.as_ref()), (0..4).chain(6..12).collect::<Vec<_>>());
+    removal.put(Space::Log, [1], vec![1]);
+    store.write(removal, Durability::Synced).unwrap();
+    drop(store);
+    let store = RocksDb::at(root.path()).open("p", SHARD, false).unwrap();
+    assert_eq!(found(store.as_ref()), [1].into_iter().chain(6..12).collect::<Vec<_>>());
+}
