@@ -16,10 +16,14 @@ pub mod blackhole;
 pub mod channel;
 pub mod codec;
 pub mod console;
+mod dealt;
 pub mod file;
 pub mod foreach;
 pub mod generator;
+pub mod iter;
 mod pace;
+pub mod rate;
+pub mod stream;
 pub mod table;
 pub mod testing;
 
@@ -34,5 +38,8 @@ pub mod prelude {
     pub use crate::file::{FileSink, InvalidText, Lines, RecordFile, read_committed};
     pub use crate::foreach::{ForeachError, ForeachWriter, foreach};
     pub use crate::generator::Generator;
+    pub use crate::iter::IterSource;
+    pub use crate::rate::{RateMicroBatch, RateRow, RateSource};
+    pub use crate::stream::StreamSource;
     pub use crate::table::{MemoryTable, Table, memory_table};
 }

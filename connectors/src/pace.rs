@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream_runtime::time::{SharedClock, Timestamp};
 
 /// The longest a reader sleeps before it answers that there is nothing: the limit of `Reader::poll`.
-const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 
 /// Holds a reader to a schedule: record *n* is due *n* / rate after the first poll.
 ///

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use millstream::prelude::*;
 use millstream::runtime::sink::{Guarantee, IntoSink, SinkDeclaration};
@@ -25,7 +27,11 @@ fn sources() -> Vec<SourceDeclaration> {
     vec![
         Lines::at("in").declaration(),
         Generator::new(None, |number| number).declaration(),
+        RateSource::per_second(1).declaration(),
+        RateMicroBatch::rows_per_batch(1).declaration(),
+        IterSource::new(0..10).declaration(),
         feed::<u64>(1).1.declaration(),
+        StreamSource::new(Never).declaration(),
     ]
 }
 
@@ -43,6 +49,17 @@ fn sinks() -> Vec<Sink> {
         sink::<u64>(Console::json()),
         sink::<u64>(Blackhole::new()),
     ]
+}
+
+/// A stream of which only the type counts.
+struct Never;
+
+impl futures_core::Stream for Never {
+    type Item = u64;
+
+    fn poll_next(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Option<u64>> {
+        Poll::Pending
+    }
 }
 
 struct Nowhere;

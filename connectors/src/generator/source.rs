@@ -8,6 +8,7 @@ use millstream_runtime::record::Record;
 use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Source, SourceDeclaration, SplitId};
 use millstream_runtime::time::{SharedClock, SystemClock};
 
+use crate::dealt;
 use crate::pace::{Pace, check_rate};
 
 /// Hands out what a function makes of the numbers 0, 1, 2 …, for ever or up to a count.
@@ -99,7 +100,7 @@ where
         if self.splits == 0 {
             return Err(Box::new(GeneratorError::NoSplits));
         }
-        Ok((0..self.splits).map(|split| SplitId::new(format!("{split}/{}", self.splits))).collect())
+        Ok(dealt::splits(self.splits))
     }
 
     fn declaration(&self) -> SourceDeclaration {
@@ -112,11 +113,7 @@ where
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {
         let step = u64::from(self.splits);
-        let first = split
-            .as_str()
-            .split_once('/')
-            .and_then(|(first, of)| (of.parse() == Ok(self.splits)).then(|| first.parse::<u64>().ok()).flatten())
-            .filter(|first| *first < step)
+        let first = dealt::first(split, self.splits)
             .ok_or_else(|| GeneratorError::ForeignSplit { split: split.to_string(), splits: self.splits })?;
         let next = match from {
             None => first,

@@ -1,0 +1,5 @@
+//! The items of an iterator that can be made again.
+
+mod source;
+
+pub use self::source::{IterSource, IterSourceError};

@@ -1,0 +1,5 @@
+//! The items of a `futures` stream.
+
+mod source;
+
+pub use self::source::{StreamReplaced, StreamSource};
