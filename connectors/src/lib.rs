@@ -21,8 +21,10 @@ pub mod file;
 pub mod foreach;
 pub mod generator;
 pub mod iter;
+mod newest;
 mod pace;
 pub mod rate;
+pub mod socket;
 pub mod stream;
 pub mod table;
 pub mod testing;
@@ -40,6 +42,7 @@ pub mod prelude {
     pub use crate::generator::Generator;
     pub use crate::iter::IterSource;
     pub use crate::rate::{RateMicroBatch, RateRow, RateSource};
+    pub use crate::socket::{SocketCounter, SocketCounts, SocketLines, SocketListener};
     pub use crate::stream::StreamSource;
     pub use crate::table::{MemoryTable, Table, memory_table};
 }

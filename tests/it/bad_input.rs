@@ -1,8 +1,10 @@
 //! What a user may get wrong at the ends of a pipeline: each mistake is an error that says what, where and what to do.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use millstream::prelude::*;
+use millstream::runtime::source::Source;
 
 use crate::stored::chain;
 
@@ -151,6 +153,61 @@ fn a_directory_that_a_sink_cannot_use_is_named_with_the_remedy() {
         assert_says(case, &refusal(pipeline), &parts);
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"somebody's");
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_named_with_the_remedy() {
+    fn of<S: Source>(source: S) -> Pipeline {
+        let pipeline = Pipeline::new("p");
+        pipeline.source("in", source).sink("out", Blackhole::new());
+        pipeline
+    }
+    let client = |address: &str| SocketLines::connect(address).give_up_after(Duration::ZERO);
+    let listener = || SocketListener::at("127.0.0.1:0");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_at = taken.local_addr().unwrap().to_string();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let no_address = ["is no address: give host:port, such as localhost:9999"];
+    let zero = ["so nothing could ever be read; give at least"];
+    let table: [(&str, Pipeline, Vec<&str>); 18] = [
+        ("no rows per second", of(RateSource::per_second(0)), vec!["per_second is 0", "give at least 1"]),
+        ("no splits of a rate", of(RateSource::per_second(1).splits(0)), vec!["splits is 0", "give at least 1"]),
+        ("no rows per batch", of(RateMicroBatch::rows_per_batch(0)), vec!["rows_per_batch is 0", "give at least 1"]),
+        ("no splits of a batch", of(RateMicroBatch::rows_per_batch(1).splits(0)), vec!["splits is 0"]),
+        ("no port", of(client("localhost")), no_address.to_vec()),
+        ("no host", of(client(":9999")), no_address.to_vec()),
+        ("port 0", of(client("localhost:0")), no_address.to_vec()),
+        ("a port that is none", of(client("localhost:99999")), no_address.to_vec()),
+        ("no address to listen at", of(SocketListener::at("9999")), no_address.to_vec()),
+        (
+            "a host that nobody knows",
+            of(client("no-such-host.invalid:9999")),
+            vec!["cannot connect to no-such-host.invalid:9999", "is the server there up?", "lookup"],
+        ),
+        (
+            "nobody who listens",
+            of(client(&free)),
+            vec![free.as_str(), "cannot connect to ", "is the server there up?", "refused"],
+        ),
+        (
+            "an address that is taken",
+            of(SocketListener::at(&taken_at)),
+            vec!["cannot listen at ", taken_at.as_str(), "listens there: end it, or choose another port"],
+        ),
+        (
+            "an address of another machine",
+            of(SocketListener::at("192.0.2.1:9999")),
+            vec!["cannot listen at 192.0.2.1:9999", "this machine has no such address"],
+        ),
+        ("no connections", of(listener().max_connections(0)), [&["max_connections is 0"], &zero[..]].concat()),
+        ("no bytes", of(listener().max_line_bytes(0)), [&["max_line_bytes is 0"], &zero[..]].concat()),
+        ("no patience", of(listener().idle_timeout(Duration::ZERO)), [&["idle_timeout is 0"], &zero[..]].concat()),
+        ("no time for a line", of(listener().line_timeout(Duration::ZERO)), vec!["line_timeout is 0", "Duration::MAX"]),
+        ("no bytes of a client", of(client(&taken_at).max_line_bytes(0)), vec!["max_line_bytes is 0"]),
+    ];
+    for (case, pipeline, parts) in table {
+        assert_says(case, &refusal(pipeline), &parts);
+    }
 }
 
 #[test]

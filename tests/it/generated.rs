@@ -34,7 +34,7 @@ pub(crate) fn with_part(text: &str, name: &str, part: &str) -> String {
 
 /// Documents, and the examples that stand in them as a whole.
 const PAGES: &[(&str, &[&str])] = &[
-    ("docs/extending.md", &["examples/custom_operator.rs", "examples/custom_sink.rs"]),
+    ("docs/extending.md", &["examples/custom_operator.rs", "examples/custom_source.rs", "examples/custom_sink.rs"]),
     ("docs/testing.md", &["examples/test_your_pipeline.rs"]),
 ];
 

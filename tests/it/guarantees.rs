@@ -32,6 +32,8 @@ fn sources() -> Vec<SourceDeclaration> {
         IterSource::new(0..10).declaration(),
         feed::<u64>(1).1.declaration(),
         StreamSource::new(Never).declaration(),
+        SocketLines::connect("localhost:9999").declaration(),
+        SocketListener::at("localhost:9999").declaration(),
     ]
 }
 

@@ -35,5 +35,6 @@ mod refusals;
 mod retail;
 mod run_until;
 mod simulation;
+mod sockets;
 #[cfg(feature = "rocksdb")]
 mod stored;

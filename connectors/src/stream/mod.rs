@@ -2,4 +2,4 @@
 
 mod source;
 
-pub use self::source::{StreamReplaced, StreamSource};
+pub use self::source::StreamSource;

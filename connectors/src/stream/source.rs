@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use futures_core::Stream;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::record::Record;
 use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Source, SourceDeclaration, SplitId};
+
+use crate::newest::Newest;
 
 /// The only split.
 const SPLIT: &str = "stream";
@@ -30,20 +32,13 @@ const WAIT: Duration = Duration::from_millis(50);
 /// inside that runtime, which has to be running.
 #[must_use]
 pub struct StreamSource<T> {
-    intake: Arc<Mutex<Intake<T>>>,
+    intake: Arc<Newest<Intake<T>>>,
 }
 
-/// A reader of a stream was replaced by that of a newer attempt and takes no more. Nobody sees this but a zombie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a newer attempt reads this stream now")]
-pub struct StreamReplaced;
-
-/// What the readers share, over all attempts. Locked by a poll while it waits, at most 50 ms.
+/// What the readers share, over all attempts.
 struct Intake<T> {
     /// Nothing once it has ended: a stream must not be polled after that.
     stream: Option<Pin<Box<dyn Stream<Item = T> + Send>>>,
-    /// Counts the readers; only the newest may take items.
-    reader: u64,
     /// Number of items that were taken.
     taken: u64,
 }
@@ -51,8 +46,8 @@ struct Intake<T> {
 impl<T> StreamSource<T> {
     /// Hands out the items of `stream`.
     pub fn new(stream: impl Stream<Item = T> + Send + 'static) -> Self {
-        let intake = Intake { stream: Some(Box::pin(stream)), reader: 0, taken: 0 };
-        Self { intake: Arc::new(Mutex::new(intake)) }
+        let intake = Intake { stream: Some(Box::pin(stream)), taken: 0 };
+        Self { intake: Arc::new(Newest::new(intake)) }
     }
 }
 
@@ -82,15 +77,14 @@ impl<T: Send + 'static> Source for StreamSource<T> {
         let Some(from) = from else {
             return Err(format!("cannot go on in split {split}: it is no stream's; give the source a new name").into());
         };
-        let mut intake = lock(&self.intake);
-        intake.reader += 1;
-        intake.taken = from;
-        Ok(Box::new(StreamReader { intake: Arc::clone(&self.intake), reader: intake.reader }))
+        let (reader, mut intake) = self.intake.claim();
+        intake.state.taken = from;
+        Ok(Box::new(StreamReader { intake: Arc::clone(&self.intake), reader }))
     }
 }
 
 struct StreamReader<T> {
-    intake: Arc<Mutex<Intake<T>>>,
+    intake: Arc<Newest<Intake<T>>>,
     reader: u64,
 }
 
@@ -105,10 +99,8 @@ impl Wake for Unpark {
 
 impl<T: Send> Reader<T> for StreamReader<T> {
     fn poll(&mut self, batch: &mut Batch<T>, limit: usize) -> Result<Polled, BoxError> {
-        let mut intake = lock(&self.intake);
-        if intake.reader != self.reader {
-            return Err(Box::new(StreamReplaced));
-        }
+        let mut intake = self.intake.get(self.reader)?;
+        let intake = &mut intake.state;
         // A poll may come from another thread than the last one did, so each hands its own waker in.
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -139,13 +131,10 @@ impl<T: Send> Reader<T> for StreamReader<T> {
     }
 }
 
-fn lock<T>(intake: &Mutex<Intake<T>>) -> MutexGuard<'_, Intake<T>> {
-    intake.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::newest::Replaced;
 
     /// Gives what it is asked to, one after the other.
     struct Scripted(std::vec::IntoIter<Poll<u32>>);
@@ -195,10 +184,9 @@ mod tests {
     fn takes_no_more_than_there_is_room_for() {
         let source = scripted(&[Some(1), Some(2)]);
         poll(&mut open(&source, None), 1);
-        assert!(matches!(
-            lock(&source.intake).stream.as_mut().unwrap().as_mut().poll_next(&mut Context::from_waker(Waker::noop())),
-            Poll::Ready(Some(2))
-        ));
+        let mut rest = source.intake.any();
+        let next = rest.state.stream.as_mut().unwrap().as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(next, Poll::Ready(Some(2)));
     }
 
     #[test]
@@ -235,7 +223,7 @@ mod tests {
         let mut old = open(&source, Some(10));
         assert_eq!(poll(&mut old, 2), (vec![1, 2], 12, Polled::More));
         let mut new = open(&source, Some(11));
-        assert!(old.poll(&mut Batch::default(), 1).unwrap_err().is::<StreamReplaced>());
+        assert!(old.poll(&mut Batch::default(), 1).unwrap_err().is::<Replaced>());
         assert_eq!(poll(&mut new, 9), (vec![3, 4], 13, Polled::End));
         assert!(source.reader(&SplitId::new("feed"), None).is_err());
     }
