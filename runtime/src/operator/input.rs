@@ -12,6 +12,8 @@ pub struct InputHead<T> {
     passing: Passing,
     /// The last barrier has passed: only the end follows.
     last: bool,
+    /// What went into the chain last was a mark of processing time.
+    was_time: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ impl<T> std::fmt::Debug for InputHead<T> {
 impl<T> InputHead<T> {
     /// Puts a gate in front of a chain.
     pub fn new(gate: Gate<T>, chain: Box<dyn Node<T>>, control: TaskControl) -> Self {
-        Self { gate, chain, control, passing: Passing::Nothing, last: false }
+        Self { gate, chain, control, passing: Passing::Nothing, last: false, was_time: false }
     }
 
     fn passed(&mut self, flow: Flow, context: &mut TaskContext) -> Polled {
@@ -50,13 +52,20 @@ impl<T> InputHead<T> {
 
 impl<T> Head for InputHead<T> {
     fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
-        if !self.last
+        // In turns: a timer that is always due must not keep out the barrier that its changes wait for.
+        let mut frame = if std::mem::take(&mut self.was_time) { self.gate.poll()? } else { None };
+        if frame.is_none()
+            && !self.last
             && let Some(now) = context.take_due()
         {
+            self.was_time = true;
             let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
             return Ok(self.passed(flow, context));
         }
-        let Some(frame) = self.gate.poll()? else {
+        if frame.is_none() {
+            frame = self.gate.poll()?;
+        }
+        let Some(frame) = frame else {
             return Ok(match self.chain.flush(context)? {
                 Flow::Ready => Polled::Idle,
                 Flow::Blocked => Polled::Blocked,
