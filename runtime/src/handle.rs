@@ -58,10 +58,14 @@ impl From<SubtaskView> for SubtaskStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateStatus {
-    /// Bytes of memory that it takes, estimated.
+    /// Bytes of memory that the keys in memory take, estimated.
     pub memory_bytes: u64,
-    /// Bytes that it may take.
+    /// Bytes that they may take: half of `state_memory`.
     pub memory_limit: u64,
+    /// Bytes that the store takes for caches and buffers.
+    pub store_bytes: u64,
+    /// Bytes of the log that are in memory because they are being folded.
+    pub fold_bytes: u64,
     /// The last epoch that is folded into rows.
     pub folded_through: Epoch,
     /// Keys that a task waited for because they were not in memory, since the job was started.
@@ -81,6 +85,8 @@ impl From<StateView> for StateStatus {
         Self {
             memory_bytes: memory.used(),
             memory_limit: memory.limit(),
+            store_bytes: share.with(|store| store.memory_bytes()).unwrap_or_default(),
+            fold_bytes: share.fold_bytes(),
             folded_through: share.folded_through(),
             read_keys: counters.reads(),
             evicted_keys: counters.evicted_keys(),

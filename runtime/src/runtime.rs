@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::actor::{self, JobLink, JobSetup};
-use crate::actor::{LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
+use crate::actor::{Bounds, LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
 use crate::config::RuntimeOptions;
 use crate::fault::{NoFaults, SharedFaults};
 use crate::graph::{BuildErrors, Graph};
@@ -15,6 +15,7 @@ use crate::handle::JobHandle;
 use crate::id::ShardId;
 use crate::job::{OpenStore, RestartPolicy};
 use crate::plan::Plan;
+use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
 use crate::state::store::{Memory, StateBackend, StoreError, open_within};
@@ -111,6 +112,7 @@ pub struct RuntimeBuilder {
     faults: SharedFaults,
     /// What was asked for and is not compiled in.
     missing: Option<RuntimeError>,
+    bounds: Bounds,
 }
 
 impl RuntimeBuilder {
@@ -235,9 +237,10 @@ impl RuntimeBuilder {
         self
     }
 
-    /// When the log of deltas is folded into rows. Default 256 MiB or 1,024 epochs; each at least 1.
+    /// When the log of deltas is folded into rows. Default 1/16 of [`RuntimeBuilder::state_memory`] (64 MiB) or 1,024 epochs; each at
+    /// least 1. A fold copies up to twice these bytes.
     pub const fn log_limits(mut self, limits: LogLimits) -> Self {
-        self.config.log = limits;
+        self.bounds.log = Some(limits);
         self
     }
 
@@ -275,9 +278,10 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Bytes of complete epochs that wait for the disk; there the sources are held back. Default 256 MiB, at least 1.
+    /// Bytes of complete epochs that wait for the disk; there the sources are held back. Default 1/8 of
+    /// [`RuntimeBuilder::state_memory`] (128 MiB), at least 1.
     pub const fn max_waiting_bytes(mut self, bytes: usize) -> Self {
-        self.config.job.max_waiting_bytes = bytes;
+        self.bounds.waiting = Some(bytes);
         self
     }
 
@@ -288,24 +292,26 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Bytes of memory that the state of a job may take, estimated: above it, the keys that were changed least recently are
-    /// evicted and read back from the store when they are needed. What is not folded yet stays in memory all the same.
-    /// Default 1 GiB, at least 1.
+    /// Bytes of memory that a job may take for its state: half for the keys that are in memory, a quarter for the store's caches
+    /// and buffers, the rest for what is on its way there ([`MemoryShares`]). Keys that were changed least recently are evicted
+    /// and read back from the store when they are needed. Default 1 GiB, at least 1; the store's part is never less
+    /// than 16 MiB.
     pub const fn state_memory(mut self, bytes: u64) -> Self {
         self.config.state_memory = bytes;
         self
     }
 
     /// Bytes of changed state that is not folded into rows; at half of it the log is folded, there the sources are held
-    /// back. All of it is in memory, and read at every start. Default 1 GiB, at least 1.
+    /// back. All of it is in memory, and read at every start. Default 1/4 of [`RuntimeBuilder::state_memory`] (256 MiB), at least 1.
     pub const fn max_unfolded_bytes(mut self, bytes: u64) -> Self {
-        self.config.job.max_unfolded_bytes = bytes;
+        self.bounds.unfolded = Some(bytes);
         self
     }
 
-    /// Bytes of complete epochs in one write; a single larger epoch goes alone. Default 64 MiB, at least 1.
+    /// Bytes of complete epochs in one write; a single larger epoch goes alone. Default 1/32 of
+    /// [`RuntimeBuilder::state_memory`] (32 MiB), at least 1.
     pub const fn max_commit_bytes(mut self, bytes: usize) -> Self {
-        self.config.job.max_commit_bytes = bytes;
+        self.bounds.commit = Some(bytes);
         self
     }
 
@@ -321,8 +327,9 @@ impl RuntimeBuilder {
     /// # Errors
     /// [`RuntimeError::OutOfRange`] names the first option that is out of its range.
     pub fn build(self) -> Result<Runtime, RuntimeError> {
-        let Self { mut config, workers, backend, clock, faults, missing } = self;
+        let Self { mut config, workers, backend, clock, faults, missing, bounds } = self;
         missing.map_or(Ok(()), Err)?;
+        bounds.fill_in(&mut config);
         if let Some(workers) = workers {
             config.workers = u16::try_from(workers).unwrap_or(u16::MAX);
             check("workers", workers, (1..=MOST_WORKERS).contains(&config.workers), "1 to 960, the key groups")?;
@@ -360,6 +367,7 @@ impl RuntimeBuilder {
             check(option, given, given > 0, "at least 1")?;
         }
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let backend = backend.within(MemoryShares::of(config.state_memory).store).unwrap_or(backend);
         Ok(Runtime { config, backend, clock, faults, jobs: Mutex::default() })
     }
 }
@@ -378,6 +386,7 @@ impl Runtime {
             clock: None,
             faults: Arc::new(NoFaults),
             missing: None,
+            bounds: Bounds::default(),
         }
     }
 

@@ -29,6 +29,7 @@ mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
 mod log;
+mod memory;
 mod panics;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod refusals;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ShardId;
 use crate::job::JobConfig;
+use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
 
@@ -47,7 +48,7 @@ pub(crate) struct RuntimeConfig {
     pub(crate) read_ahead: usize,
     pub(crate) log: LogLimits,
     pub(crate) key_groups: KeyGroups,
-    /// Bytes of memory that the states of a job may take.
+    /// Bytes of memory that a job may take for its state, by [`crate::state::MemoryShares`].
     pub(crate) state_memory: u64,
 }
 
@@ -72,7 +73,42 @@ impl Default for RuntimeConfig {
     }
 }
 
+/// Bounds that follow from `state_memory` unless they are given.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    pub(crate) waiting: Option<usize>,
+    pub(crate) unfolded: Option<u64>,
+    pub(crate) commit: Option<usize>,
+    pub(crate) log: Option<LogLimits>,
+}
+
+impl Bounds {
+    pub(crate) fn fill_in(self, config: &mut RuntimeConfig) {
+        let shares = MemoryShares::of(config.state_memory);
+        let room = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        config.job.max_waiting_bytes = self.waiting.unwrap_or_else(|| room(shares.waiting));
+        config.job.max_unfolded_bytes = self.unfolded.unwrap_or(shares.unfolded);
+        config.job.max_commit_bytes = self.commit.unwrap_or_else(|| room(shares.commit));
+        config.log = self.log.unwrap_or(LogLimits { fold_bytes: shares.fold, ..LogLimits::default() });
+    }
+}
+
 /// As many as there are key groups.
 pub(crate) const MOST_WORKERS: u16 = 960;
 /// The shortest time between barriers.
 pub(crate) const SHORTEST_EPOCH: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_follow_from_the_memory_unless_they_are_given() {
+        let mut config = RuntimeConfig { state_memory: 256 << 20, ..RuntimeConfig::default() };
+        Bounds { waiting: Some(5), ..Bounds::default() }.fill_in(&mut config);
+        let RuntimeConfig { job, log, .. } = config;
+        assert_eq!((job.max_unfolded_bytes, job.max_commit_bytes), (64 << 20, 8 << 20));
+        assert_eq!((log.fold_bytes, log.fold_epochs), (16 << 20, LogLimits::default().fold_epochs));
+        assert_eq!(job.max_waiting_bytes, 5);
+    }
+}

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::id::{Epoch, SubtaskId};
-use crate::job::{Ended, JobError, JobStatus};
+use crate::job::{Ended, Held, JobError, JobPhase, JobStatus};
 use crate::operator::TaskControl;
 use crate::state::MemoryBudget;
 use crate::state::store::StoreShare;
@@ -100,7 +100,13 @@ impl JobLink {
     }
 
     pub(crate) fn status(&self) -> JobStatus {
-        lock(&self.view.status).clone()
+        let mut status = lock(&self.view.status).clone();
+        // Sources look at the memory themselves, without the job.
+        if status.held.is_none() && status.phase == JobPhase::Running {
+            let is_closed = lock(&self.view.state).as_ref().is_some_and(|state| state.memory.is_closed());
+            status.held = is_closed.then_some(Held::Memory);
+        }
+        status
     }
 
     pub(crate) fn subtasks(&self) -> Vec<SubtaskView> {

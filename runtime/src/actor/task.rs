@@ -150,6 +150,9 @@ fn carry_out(effect: Effect, host: &LoopHost) -> Result<(), Crashed> {
             let attempt = host.attempt;
             host.job.do_send(ToJob::Event(JobEvent::SourceDone { attempt, subtask }));
         }
+        Effect::CloseEpoch(epoch) => {
+            host.job.do_send(ToJob::Event(JobEvent::CloseEpoch { attempt: host.attempt, epoch }));
+        }
         Effect::BarrierOut(_) => host.faults.pass(CrashPoint::BarrierOut)?,
         Effect::Read(order) => host.reads.ask(order),
     }

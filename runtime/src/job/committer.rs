@@ -403,7 +403,8 @@ impl Committer {
             }
         };
         let error = match log.ingest(run) {
-            Ok(_) => return Ok(CommitterStep::Worked),
+            Ok(Some(_)) => return Ok(CommitterAnswer::FoldIn { wanted: self.share.is_fold_wanted() }.into()),
+            Ok(None) => return Ok(CommitterStep::Worked),
             Err(CommitError::Crashed(crashed)) => return Err(crashed),
             Err(error) => error,
         };

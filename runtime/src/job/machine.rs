@@ -86,7 +86,8 @@ pub struct JobMachine {
     barrier_at: Timestamp,
     skipped: bool,
     complete: VecDeque<(EpochBundle, usize)>,
-    committing: bool,
+    /// Bytes of the epochs that the committer has.
+    committing: Option<usize>,
     /// Committed, undelivered bytes.
     outbox: BTreeMap<(OperatorId, Epoch), usize>,
     delivered: BTreeMap<OperatorId, Epoch>,
@@ -131,7 +132,7 @@ impl JobMachine {
             barrier_at: Timestamp::default(),
             skipped: false,
             complete: VecDeque::new(),
-            committing: false,
+            committing: None,
             outbox: BTreeMap::new(),
             delivered: BTreeMap::new(),
             log_bytes: 0,
@@ -170,7 +171,8 @@ impl JobMachine {
             Phase::Over => JobPhase::Over,
         };
         let outbox_bytes = self.outbox.values().sum();
-        JobStatus { phase, outbox_bytes, restarts: self.restarts.total(), ..self.status.clone() }
+        let (restarts, waiting_bytes) = (self.restarts.total(), self.waiting_bytes());
+        JobStatus { phase, outbox_bytes, waiting_bytes, restarts, ..self.status.clone() }
     }
 
     /// How many epochs are in flight.
@@ -197,6 +199,11 @@ impl JobMachine {
             JobEvent::Stop { deadline } => self.want(Wanted { closing: None, deadline }),
             JobEvent::Drain { deadline } => self.want(Wanted { closing: Some(Closing::Drained), deadline }),
             JobEvent::CheckpointNow => self.barrier_at = now,
+            JobEvent::CloseEpoch { attempt, epoch } => {
+                if attempt == self.attempt && epoch == self.next_epoch {
+                    self.barrier_at = self.barrier_at.min(now);
+                }
+            }
             JobEvent::Tick => {}
         }
         self.advance(now);
@@ -227,15 +234,22 @@ impl JobMachine {
                 if attempt != self.attempt {
                     return;
                 }
-                self.committing = false;
+                self.committing = None;
                 self.status.waiting = None;
                 self.status.committed = committed.epoch;
+                // A fold was noted. What it left may be too much all the same.
+                self.fold_asked &= committed.log_bytes >= self.log_bytes;
                 self.log_bytes = committed.log_bytes;
                 let rows = committed.outbox.iter().flat_map(|(sink, rows)| rows.iter().map(move |rows| (*sink, rows)));
                 self.outbox.extend(rows.map(|(sink, rows)| ((sink, rows.epoch()), rows.bytes())));
                 self.orders.push(JobOrder::Publish { attempt, committed });
             }
             CommitterAnswer::Waiting { error } => self.status.waiting = Some(error_text(error.as_ref())),
+            CommitterAnswer::FoldIn { wanted } => {
+                if wanted || self.fold_asked {
+                    self.barrier_at = self.barrier_at.min(now);
+                }
+            }
             CommitterAnswer::Failed { attempt, error: source } => {
                 if attempt == self.attempt {
                     self.fail(JobError::Commit { source }, true, now);
@@ -306,7 +320,7 @@ impl JobMachine {
         self.sources = sources.into_iter().collect();
         self.sinks = sinks.into_iter().collect();
         self.complete.clear();
-        self.committing = false;
+        self.committing = None;
         self.status.held = None;
         self.flushed = false;
         self.fold_asked = false;
@@ -451,7 +465,7 @@ impl JobMachine {
         let next = self.attempt.next();
         let give_up = now.saturating_add(self.config.stop_timeout);
         self.complete.clear();
-        self.committing = false;
+        self.committing = None;
         // What waited for the disk goes with the attempt.
         self.status.waiting = None;
         self.orders.push(JobOrder::CloseAttempt { attempt: self.attempt });

@@ -27,13 +27,13 @@ pub struct JobConfig {
     pub stop_timeout: Duration,
     /// Committed, undelivered output of all sinks, in bytes; there the sources are held back. Default 64 MiB.
     pub max_outbox_bytes: usize,
-    /// Complete epochs that wait for the committer, in bytes; there the sources are held back. Default 256 MiB.
+    /// Complete epochs that wait for the committer, in bytes; there the sources are held back. Default 128 MiB.
     pub max_waiting_bytes: usize,
     /// Changed state that is not folded into rows yet, in bytes: what the log holds and what waits for the committer. There
     /// the sources are held back, and the log is folded at half of it whatever [`crate::state::log::LogLimits`] say. All of it
-    /// stays in memory, and is read at every start. Default 1 GiB.
+    /// stays in memory, and is read at every start. Default 256 MiB.
     pub max_unfolded_bytes: u64,
-    /// Bytes of complete epochs in one commit; a single larger epoch goes alone. Default 64 MiB.
+    /// Bytes of complete epochs in one commit; a single larger epoch goes alone. Default 32 MiB.
     pub max_commit_bytes: usize,
     /// When a failed job starts again.
     pub restart: RestartPolicy,
@@ -49,9 +49,9 @@ impl Default for JobConfig {
             epoch_timeout: Duration::from_secs(600),
             stop_timeout: Duration::from_secs(10),
             max_outbox_bytes: 64 << 20,
-            max_waiting_bytes: 256 << 20,
-            max_unfolded_bytes: 1 << 30,
-            max_commit_bytes: 64 << 20,
+            max_waiting_bytes: 128 << 20,
+            max_unfolded_bytes: 256 << 20,
+            max_commit_bytes: 32 << 20,
             restart: RestartPolicy::default(),
             restart_finished: false,
         }
@@ -112,6 +112,13 @@ pub enum JobEvent {
     },
     /// Somebody wants an epoch closed now.
     CheckpointNow,
+    /// A subtask wants its open epoch closed now. Nothing happens where its barrier is out.
+    CloseEpoch {
+        /// The attempt.
+        attempt: Attempt,
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// Time has passed.
     Tick,
 }
@@ -196,6 +203,9 @@ pub enum Held {
     Commit,
     /// Too much changed state is not folded into rows: [`JobConfig::max_unfolded_bytes`].
     Fold,
+    /// The keys in memory, or what of them the open epoch has changed, have reached their part of
+    /// [`RuntimeBuilder::state_memory`](crate::runtime::RuntimeBuilder::state_memory).
+    Memory,
 }
 
 /// What is known of a job.
@@ -220,6 +230,8 @@ pub struct JobStatus {
     pub abandoned: u64,
     /// Committed output that is not delivered, in bytes.
     pub outbox_bytes: usize,
+    /// Complete epochs that wait for the disk or are being written, in bytes.
+    pub waiting_bytes: usize,
     /// Why the sources are held back, if they are.
     pub held: Option<Held>,
     /// Why epochs wait in memory, or an attempt waits to begin, if they do: the disk is full. They go on by themselves when

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
@@ -15,6 +16,9 @@ use crate::state::store::StoreShare;
 use crate::state::{MemoryBudget, TableSetup, UnknownState};
 use crate::time::{SharedClock, Timestamp};
 
+/// How long a task that waits for memory sleeps.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// What a task machine wants its host to do.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -25,6 +29,8 @@ pub enum Effect {
     SourceDone(SubtaskId),
     /// A barrier was put in front of all outputs of a source.
     BarrierOut(Epoch),
+    /// Close this epoch now: memory wants it, see [`crate::state::Rest`].
+    CloseEpoch(Epoch),
     /// Read rows for an operator of this task, which waits for them.
     Read(ReadOrder),
 }
@@ -50,6 +56,10 @@ pub struct TaskContext {
     effects: Vec<Effect>,
     /// When the first processing-time timer of the chain is due.
     wake_at: Option<Timestamp>,
+    /// When a turn is wanted although nothing came: somebody waits for memory.
+    again_at: Option<Timestamp>,
+    /// The epoch that was asked to be closed last.
+    closing: Option<Epoch>,
     over: bool,
     control: TaskControl,
     splits: Option<Splits>,
@@ -69,6 +79,8 @@ impl TaskContext {
             open: VecDeque::new(),
             effects: Vec::new(),
             wake_at: None,
+            again_at: None,
+            closing: None,
             over: false,
             control: TaskControl::default(),
             splits: None,
@@ -127,6 +139,19 @@ impl TaskContext {
     /// Reads the clock for the next turn.
     pub fn tick(&mut self) {
         self.now = self.clock.now();
+        self.again_at = None;
+    }
+
+    /// Asks for a turn soon although nothing comes: too much memory is taken, and nobody rings when it is given back.
+    pub(crate) fn look_again(&mut self) {
+        self.again_at = Some(self.now.saturating_add(LOOK_AGAIN));
+    }
+
+    /// Asks for the barrier of the open epoch, once.
+    pub(crate) fn close_epoch(&mut self) {
+        if self.closing.replace(self.epoch) != Some(self.epoch) {
+            self.effects.push(Effect::CloseEpoch(self.epoch));
+        }
     }
 
     /// Asks for a mark of processing time as soon as the clock shows `at`, for timers. Asked again after every frame; the
@@ -143,9 +168,9 @@ impl TaskContext {
         (self.over, self.wake_at) = (true, None);
     }
 
-    /// When a mark of processing time is wanted.
-    pub(crate) const fn wakes_at(&self) -> Option<Timestamp> {
-        self.wake_at
+    /// When a turn is wanted although nothing came.
+    pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
+        self.wake_at.into_iter().chain(self.again_at).min()
     }
 
     /// The time of this turn, if a mark of processing time is due by it. The wish is over then.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::canary::{Canary, planted};
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
+use crate::state::MemoryBudget;
 
 /// What the job tells a source task. Barriers and the end then travel in-band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +188,8 @@ pub struct SourceControl {
 
 #[derive(Debug, Default)]
 struct SourceShared {
+    /// The memory that what comes in will take.
+    memory: MemoryBudget,
     pending: AtomicBool,
     held: AtomicBool,
     /// At most the epochs in flight and an end.
@@ -194,6 +197,16 @@ struct SourceShared {
 }
 
 impl SourceControl {
+    /// Makes the control of a source whose records are held back while this memory is full.
+    pub fn within(memory: MemoryBudget) -> Self {
+        Self { shared: Arc::new(SourceShared { memory, ..SourceShared::default() }) }
+    }
+
+    /// The memory that what comes in will take. Nobody rings when there is some again.
+    pub(crate) fn memory(&self) -> &MemoryBudget {
+        &self.shared.memory
+    }
+
     /// Gives a command; ring the task's bell afterwards.
     pub fn command(&self, command: SourceCommand) {
         let mut commands = self.commands();

@@ -258,7 +258,14 @@ impl<O: Operator> Driver<O> {
             let taken = rows.map_err(BoxError::from).and_then(|rows| Ok(state.loaded_ahead(&read, rows)?));
             taken.map_err(|source| TaskError::Read { operator: self.name.clone(), epoch: context.epoch(), source })?;
         }
-        state.rest();
+        // It encodes a few values, which is users' code.
+        let rest = TaskError::catch(&self.name, context.epoch(), || Ok(state.rest()))?;
+        if rest.again {
+            context.look_again();
+        }
+        if rest.close_epoch {
+            context.close_epoch();
+        }
         if self.ahead_of_need.is_none()
             && let Some(read) = state.take_read_ahead()
         {

@@ -175,7 +175,7 @@ impl Plan {
         let limits: Vec<Duration> = declared.collect();
         for (index, splits) in (0..self.parallelism).zip(shares) {
             let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
-            let control = SourceControl::default();
+            let control = SourceControl::within(spec.memory.clone());
             // A drained pipeline reads nothing more unless the job says so.
             control.hold(spec.restored.closing.is_some());
             let (watch, idleness) = idleness(Arc::clone(&spec.clock), splits.len(), &limits);

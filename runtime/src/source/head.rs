@@ -173,8 +173,12 @@ impl<T> SourceHead<T> {
     }
 
     /// Takes the next batch from the readers.
-    fn fetch(&mut self) -> Result<bool, TaskError> {
+    fn fetch(&mut self, context: &mut TaskContext) -> Result<bool, TaskError> {
         if self.last || self.source.is_held() {
+            return Ok(false);
+        }
+        if self.source.memory().is_closed() {
+            context.look_again();
             return Ok(false);
         }
         let fetched = match self.ahead.pop_front() {
@@ -267,7 +271,7 @@ impl<T> Head for SourceHead<T> {
             let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
             return Ok(self.passed(flow, context));
         }
-        let fetched = self.fetch()?;
+        let fetched = self.fetch(context)?;
         // Behind the fetch, so that a split whose batch was just taken is not idle.
         self.look_for_idle(context);
         if fetched {

@@ -4,10 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The share of a budget that is kept free for records on their way.
+const ROOM_SHARE: u64 = 16;
+/// The share of a budget that one epoch may change: it is encoded, waits, and is copied when it is written.
+const EPOCH_SHARE: u64 = 16;
+/// What an epoch may change whatever the budget.
+const LEAST_EPOCH: u64 = 64 << 10;
+
 /// How much memory a job's state may take. Cheap to clone; clones are the same budget.
 ///
 /// Every table says now and then how much it takes. As long as all of them together are within the limit a table may take
-/// what it likes; above it each gives back what it has beyond its even share.
+/// what it likes; a little below it each begins to give back what it has beyond its even share, and at it the sources are held
+/// back, until enough is written that something can be given back.
 #[derive(Clone)]
 pub struct MemoryBudget {
     shared: Arc<Shared>,
@@ -16,6 +24,8 @@ pub struct MemoryBudget {
 struct Shared {
     limit: AtomicU64,
     used: AtomicU64,
+    /// Of it, what changed in open epochs.
+    dirty: AtomicU64,
     tables: AtomicU64,
 }
 
@@ -35,8 +45,8 @@ impl Default for MemoryBudget {
 impl MemoryBudget {
     /// Makes a budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        let (limit, used, tables) = (AtomicU64::new(limit), AtomicU64::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { limit, used, tables }) }
+        let (limit, [used, dirty, tables]) = (AtomicU64::new(limit), [0; 3].map(AtomicU64::new));
+        Self { shared: Arc::new(Shared { limit, used, dirty, tables }) }
     }
 
     /// The limit in bytes.
@@ -49,6 +59,32 @@ impl MemoryBudget {
         self.shared.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// Says whether more is taken than may be.
+    pub fn is_full(&self) -> bool {
+        self.used() > self.limit()
+    }
+
+    /// What one epoch may change, in bytes as they are written.
+    fn epoch(&self) -> u64 {
+        (self.limit() / EPOCH_SHARE).max(LEAST_EPOCH)
+    }
+
+    fn dirty(&self) -> u64 {
+        self.shared.dirty.load(Ordering::Relaxed)
+    }
+
+    /// Says whether no records should come in for the time being: too much is taken, or the open epoch was asked to be closed at half
+    /// of what it has changed by now.
+    pub fn is_closed(&self) -> bool {
+        self.is_full() || self.dirty() > self.epoch().saturating_mul(2)
+    }
+
+    /// Above so much tables give back: what is on its way to them has to find room.
+    fn target(&self) -> u64 {
+        let limit = self.limit();
+        limit - limit / ROOM_SHARE
+    }
+
     /// Bytes that all tables said they take; an estimate.
     pub fn used(&self) -> u64 {
         self.shared.used.load(Ordering::Relaxed)
@@ -57,7 +93,7 @@ impl MemoryBudget {
     /// Adds a table, which takes nothing yet.
     pub(crate) fn join(&self) -> BudgetShare {
         self.shared.tables.fetch_add(1, Ordering::Relaxed);
-        BudgetShare { budget: self.clone(), taken: 0 }
+        BudgetShare { budget: self.clone(), taken: 0, dirty: 0 }
     }
 }
 
@@ -66,18 +102,29 @@ impl MemoryBudget {
 pub(crate) struct BudgetShare {
     budget: MemoryBudget,
     taken: u64,
+    dirty: u64,
 }
 
 impl BudgetShare {
-    /// Says how much the table takes now.
-    pub(crate) fn report(&mut self, bytes: u64) {
-        let used = &self.budget.shared.used;
-        if bytes >= self.taken {
-            used.fetch_add(bytes - self.taken, Ordering::Relaxed);
-        } else {
-            used.fetch_sub(self.taken - bytes, Ordering::Relaxed);
+    /// Says how much the table takes now, and how much of it changed in the open epoch.
+    pub(crate) fn report(&mut self, bytes: u64, dirty: u64) {
+        if (self.taken, self.dirty) == (bytes, dirty) {
+            return;
         }
-        self.taken = bytes;
+        // Wraps where it sinks, and back.
+        self.budget.shared.used.fetch_add(bytes.wrapping_sub(self.taken), Ordering::Relaxed);
+        self.budget.shared.dirty.fetch_add(dirty.wrapping_sub(self.dirty), Ordering::Relaxed);
+        (self.taken, self.dirty) = (bytes, dirty);
+    }
+
+    /// Says whether so much is taken that no records come in.
+    pub(crate) fn is_full(&self) -> bool {
+        self.budget.is_full()
+    }
+
+    /// Says whether the open epoch has changed all that one may, so that it should be closed.
+    pub(crate) fn is_epoch_full(&self) -> bool {
+        self.budget.dirty() > self.budget.epoch()
     }
 
     /// The limit of the whole budget in bytes.
@@ -87,10 +134,9 @@ impl BudgetShare {
 
     /// How many bytes the table has to give back.
     pub(crate) fn excess(&self) -> u64 {
-        let Shared { used, tables, .. } = &*self.budget.shared;
-        let limit = self.limit();
-        let over = used.load(Ordering::Relaxed).saturating_sub(limit);
-        let even = limit / tables.load(Ordering::Relaxed).max(1);
+        let target = self.budget.target();
+        let over = self.budget.used().saturating_sub(target);
+        let even = target / self.budget.shared.tables.load(Ordering::Relaxed).max(1);
         over.min(self.taken.saturating_sub(even))
     }
 
@@ -102,7 +148,7 @@ impl BudgetShare {
 
 impl Drop for BudgetShare {
     fn drop(&mut self) {
-        self.report(0);
+        self.report(0, 0);
         self.budget.shared.tables.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -115,15 +161,34 @@ mod tests {
     fn above_the_limit_each_gives_back_what_it_has_beyond_its_even_share() {
         let budget = MemoryBudget::new(100);
         let (mut small, mut large) = (budget.join(), budget.join());
-        small.report(30);
-        large.report(70);
+        small.report(30, 0);
+        large.report(60, 0);
         assert_eq!((small.excess(), large.excess()), (0, 0));
         assert!(!small.has_room());
-        large.report(90);
-        assert_eq!((small.excess(), large.excess()), (0, 20));
-        small.report(60);
-        assert_eq!((small.excess(), large.excess()), (10, 40));
+        assert!(!budget.is_full());
+        large.report(90, 0);
+        assert_eq!((small.excess(), large.excess()), (0, 26), "94 is to be taken, an even share is 47");
+        assert!(budget.is_full());
+        small.report(60, 0);
+        assert_eq!((small.excess(), large.excess()), (13, 43));
         drop(large);
         assert_eq!((budget.used(), small.excess()), (60, 0));
+    }
+
+    #[test]
+    fn an_epoch_is_full_at_its_share() {
+        let budget = MemoryBudget::new(16 << 20);
+        let (mut one, mut two) = (budget.join(), budget.join());
+        one.report(8 << 20, 1 << 20);
+        assert!(!two.is_epoch_full());
+        two.report(1, 1);
+        assert!(one.is_epoch_full() && !budget.is_closed());
+        two.report(1, (1 << 20) + 1);
+        assert!(budget.is_closed() && !budget.is_full(), "nobody has closed it for as much again");
+        one.report(8 << 20, 0);
+        two.report(1, 0);
+        assert!(!one.is_epoch_full() && !budget.is_closed());
+        drop(two);
+        assert_eq!(budget.used(), 8 << 20);
     }
 }

@@ -148,6 +148,11 @@ pub fn entries(chunk: &[u8]) -> Entries<'_> {
     Entries { rest: chunk, damaged: false }
 }
 
+/// Reads the entry that begins at `offset`; nothing if none does.
+pub(crate) fn at(chunk: &[u8], offset: usize) -> Option<Entry<'_>> {
+    split_entry(chunk.get(offset..)?).map(|(entry, _)| entry)
+}
+
 /// Iterator over the entries of a chunk; a damaged chunk ends early and [`Entries::is_damaged`] says so.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
@@ -159,6 +164,11 @@ impl Entries<'_> {
     /// Says whether the chunk ended inside an entry.
     pub const fn is_damaged(&self) -> bool {
         self.damaged
+    }
+
+    /// How many bytes of the chunk are left.
+    pub(crate) const fn left(&self) -> usize {
+        self.rest.len()
     }
 }
 

@@ -10,11 +10,15 @@
 //! steps only means that the same prefix, or a longer one, is folded again. A fold never goes beyond the committed epoch.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::entry::{self, EntryKey};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+
+use super::entry::{self, Entry, EntryKey};
+use super::key_group::hash_bytes;
 use super::log::{Damage, FoldError, Identity, keys, read};
 use super::store::{RunEntry, SortedRun, Space, StoreShare};
 use crate::checkpoint::EpochBundle;
@@ -72,6 +76,7 @@ impl FoldJob {
     /// Folds the log and, what only a planted bug asks for, epochs that are not committed.
     pub(super) fn fold(&self, uncommitted: &[EpochBundle]) -> Result<FoldedRun, FoldError> {
         self.faults.pass(CrashPoint::FoldBefore)?;
+        let _held = self.share.holds_for_fold(self.records.iter().map(read::IndexRecord::bytes).sum());
         let mut chunks = self.read()?;
         for delta in uncommitted.iter().flat_map(|bundle| &bundle.parts).flat_map(|part| &part.deltas) {
             chunks.entry(delta.operator).or_default().extend(delta.chunks.iter().cloned());
@@ -126,12 +131,32 @@ impl FoldJob {
     }
 }
 
+/// Where an entry is: its chunk and its offset there. A fold of millions of entries keeps no more than that of each, for it works
+/// on a copy of the log beside all that is in memory anyway.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    chunk: u32,
+    offset: u32,
+}
+
 /// The newest entry of every key of one operator, in the order of the rows.
 struct Merged<'a> {
-    entries: Vec<entry::Entry<'a>>,
+    chunks: &'a [Vec<u8>],
+    places: Vec<Place>,
     /// Rows that find timers by their time; made from the entries, so they own their keys.
     timers: Vec<(Vec<u8>, bool)>,
     states: BTreeSet<u16>,
+}
+
+/// The entry at a place; an empty one where there is none, which no place is made for.
+fn entry_at<'a>(chunks: &'a [Vec<u8>], place: Place) -> Entry<'a> {
+    let chunk = chunks.get(place.chunk as usize).map(Vec::as_slice).unwrap_or_default();
+    entry::at(chunk, place.offset as usize).unwrap_or(Entry { key: &[], value: None })
+}
+
+/// Spreads the 31-bit hash over the 64 bits that the map wants.
+fn spread(key: &[u8]) -> u64 {
+    u64::from(hash_bytes(key)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 impl<'a> Merged<'a> {
@@ -139,20 +164,40 @@ impl<'a> Merged<'a> {
     fn of(chunks: &'a [Vec<u8>]) -> Option<Self> {
         // From the newest to the oldest, keeping the first of each key: where the same keys change in every epoch, few of many
         // entries are left to be sorted.
-        let mut seen: HashSet<&[u8]> = HashSet::new();
-        let mut newest = Vec::new();
-        for chunk in chunks.iter().rev() {
+        let mut places: Vec<Place> = Vec::new();
+        let mut seen: HashTable<u32> = HashTable::new();
+        let mut starts = Vec::new();
+        for (number, chunk) in chunks.iter().enumerate().rev() {
+            let number = u32::try_from(number).ok()?;
             let mut entries = entry::entries(chunk);
-            let of_chunk: Vec<_> = entries.by_ref().collect();
+            starts.clear();
+            loop {
+                let start = chunk.len() - entries.left();
+                if entries.next().is_none() {
+                    break;
+                }
+                starts.push(u32::try_from(start).ok()?);
+            }
             if entries.is_damaged() {
                 return None;
             }
-            newest.extend(of_chunk.into_iter().rev().filter(|found| seen.insert(found.key)));
+            for offset in starts.drain(..).rev() {
+                let place = Place { chunk: number, offset };
+                let key = entry_at(chunks, place).key;
+                let key_of = |index: &u32| places.get(*index as usize).map(|place| entry_at(chunks, *place).key);
+                let is_known = |index: &u32| key_of(index) == Some(key);
+                let hash_of = |index: &u32| spread(key_of(index).unwrap_or_default());
+                if let Slot::Vacant(vacant) = seen.entry(spread(key), is_known, hash_of) {
+                    vacant.insert(u32::try_from(places.len()).ok()?);
+                    places.push(place);
+                }
+            }
         }
         drop(seen);
-        newest.sort_unstable_by(|left, right| left.key.cmp(right.key));
-        let mut merged = Self { entries: Vec::new(), timers: Vec::new(), states: BTreeSet::new() };
-        for found in &newest {
+        places.sort_unstable_by(|left, right| entry_at(chunks, *left).key.cmp(entry_at(chunks, *right).key));
+        let mut merged = Self { chunks, places, timers: Vec::new(), states: BTreeSet::new() };
+        for place in &merged.places {
+            let found = entry_at(chunks, *place);
             let key = EntryKey::parse(found.key)?;
             if merged.states.last() != Some(&key.state) {
                 merged.states.insert(key.state);
@@ -161,7 +206,6 @@ impl<'a> Merged<'a> {
                 merged.timers.push((entry::timer_index(&key), found.value.is_some()));
             }
         }
-        merged.entries = newest;
         merged.timers.sort();
         Some(merged)
     }
@@ -173,7 +217,8 @@ impl<'a> Merged<'a> {
         sentinel: &'b [u8],
     ) -> impl Iterator<Item = RunEntry<'b>> + use<'a, 'b> {
         let mut last = None;
-        let rows = self.entries.iter().flat_map(move |found| {
+        let rows = self.places.iter().flat_map(move |place| {
+            let found = entry_at(self.chunks, *place);
             let state = found.key.first_chunk::<2>().copied().map(u16::from_be_bytes);
             let first = state.filter(|state| last.replace(*state) != Some(*state));
             let sentinel = first.map(|state| (keys::sentinel(operator, state), Some(sentinel.into())));

@@ -1,5 +1,7 @@
 //! Frozen epochs: dirty lists that wait to be encoded, and the deltas they become.
 
+use std::ops::BitOr;
+
 use crate::canary::{Canary, planted};
 use crate::checkpoint::Delta;
 use crate::codec::CodecError;
@@ -62,7 +64,26 @@ pub trait OperatorState: Snapshot {
     }
 
     /// No frame is in work: whatever is too much for the memory budget may go. Called between frames, often.
-    fn rest(&mut self) {}
+    fn rest(&mut self) -> Rest {
+        Rest::default()
+    }
+}
+
+/// What a state asks for when it rests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// It takes more than it may: to rest again soon, whether frames come or not.
+    pub again: bool,
+    /// To close the open epoch now: it has changed all that one may, or what cannot be evicted before it is written takes too much.
+    pub close_epoch: bool,
+}
+
+impl BitOr for Rest {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self { again: self.again | other.again, close_epoch: self.close_epoch | other.close_epoch }
+    }
 }
 
 /// What a slice of encoding achieved.
@@ -110,6 +131,12 @@ impl<K> KeyList<K> {
         }
         self.length -= taken.len();
         taken
+    }
+
+    /// The keys that were added last, at most `most` of them and fewer where a chunk begins.
+    pub(crate) fn last(&self, most: usize) -> &[(u32, K)] {
+        let chunk = self.chunks.last().map(Vec::as_slice).unwrap_or_default();
+        chunk.get(chunk.len().saturating_sub(most)..).unwrap_or_default()
     }
 
     pub(crate) const fn len(&self) -> usize {

@@ -11,6 +11,7 @@ pub mod keyed;
 pub mod log;
 mod packed;
 pub mod read;
+mod shares;
 pub mod store;
 mod table;
 
@@ -18,6 +19,7 @@ pub use self::budget::MemoryBudget;
 pub use self::cell::{Cell, Cells, Content, Element, Single};
 pub use self::fold::{FoldJob, Folded, FoldedRun};
 pub use self::form::{Form, FormError, Plain, StateValue, Versioned};
-pub use self::freeze::{OperatorState, Slice, Snapshot};
+pub use self::freeze::{OperatorState, Rest, Slice, Snapshot};
 pub use self::packed::PackedKey;
+pub use self::shares::MemoryShares;
 pub use self::table::{LoadError, StateError, Table, TableSetup, UnknownState};

@@ -18,7 +18,7 @@ use crate::state::budget::MemoryBudget;
 use crate::state::cell::{Content, Single, Stamp};
 use crate::state::entry::{self, EntryKey};
 use crate::state::form::{Form, Plain};
-use crate::state::freeze::{Frozen, KeyList, OperatorState};
+use crate::state::freeze::{Frozen, KeyList, OperatorState, Rest};
 use crate::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
 use crate::state::read::{StateRead, StateRows};
 use crate::state::store::StoreShare;
@@ -347,12 +347,12 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> OperatorState for Table<K, C, 
         rows.found.iter().try_for_each(|found| self.take_in_ahead(found))
     }
 
-    fn rest(&mut self) {
+    fn rest(&mut self) -> Rest {
         if !self.graves.is_empty() {
             let early = planted(Canary::TombstoneEarly);
             self.sweep(if early { self.epoch } else { self.may_leave_through() }, SWEPT_AT_ONCE);
         }
-        self.make_room();
+        self.make_room()
     }
 }
 

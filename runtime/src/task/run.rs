@@ -116,8 +116,8 @@ impl TaskMachine {
         self.context.epoch()
     }
 
-    /// When it has to be woken although nothing was sent to it: a processing-time timer is due.
-    pub const fn wakes_at(&self) -> Option<Timestamp> {
+    /// When it has to be woken although nothing was sent to it: a processing-time timer is due, or it waits for memory.
+    pub fn wakes_at(&self) -> Option<Timestamp> {
         self.context.wakes_at()
     }
 

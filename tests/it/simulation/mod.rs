@@ -54,8 +54,12 @@ fn config(seed: u64, keys: u64) -> SimConfig {
     // Often so little that an epoch's deltas do not fit into its batch.
     let batch_bytes = *[20, 200, 1 << 20].get(rng.random_range(0..3)).unwrap();
     let limits = LogLimits { fold_bytes, fold_epochs, batch_bytes };
-    // Hardly any key stays in memory, or about as many as there are, or all do.
-    let state_memory = if rng.random_bool(0.7) { keys * rng.random_range(5..200) } else { u64::MAX };
+    // Less than one key takes, or hardly any key stays in memory, or about as many as there are, or all do.
+    let state_memory = match rng.random_bool(0.7).then(|| rng.random_range(5..200)) {
+        Some(bytes @ ..25) => bytes % 5,
+        Some(bytes) => keys * bytes,
+        None => u64::MAX,
+    };
     // Few groups have many keys each, so that a group is not all in memory or all out.
     let groups = *[4, 12, 960].get(rng.random_range(0..3)).unwrap();
     let key_groups = KeyGroups::new(NonZeroU16::new(groups).unwrap());

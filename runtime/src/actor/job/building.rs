@@ -22,7 +22,7 @@ use crate::job::{JobError, JobEvent, JobStatus};
 use crate::operator::TaskError;
 use crate::plan::{AttemptSeed, AttemptSpec, Plan};
 use crate::sink::DeliveryOrder;
-use crate::state::MemoryBudget;
+use crate::state::{MemoryBudget, MemoryShares};
 
 impl JobActor {
     /// Makes the attempt's pieces as soon as nothing of an older attempt is left: two readers of one split, or two sinks of
@@ -44,7 +44,7 @@ impl JobActor {
         seeding.begun = true;
         let attempt = seeding.attempt;
         // Afresh for every attempt: what an abandoned loop of the one before still holds is not counted.
-        let memory = MemoryBudget::new(self.config.state_memory);
+        let memory = MemoryBudget::new(MemoryShares::of(self.config.state_memory).tables);
         self.view.set_state(self.crew.share.clone(), memory.clone());
         let spec = AttemptSpec {
             attempt,

@@ -65,6 +65,11 @@ pub enum CommitterAnswer {
         /// What waits, and what the disk says.
         error: Arc<WaitError>,
     },
+    /// A fold is in; the next commit lets what it folded leave memory.
+    FoldIn {
+        /// Whether a table waits for that.
+        wanted: bool,
+    },
     /// Epochs could not be written; the attempt has to end.
     Failed {
         /// Their attempt.

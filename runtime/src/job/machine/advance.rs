@@ -137,7 +137,7 @@ impl JobMachine {
 
     /// Hands all complete epochs to the committer, if it is free: group commit.
     fn commit(&mut self) {
-        if self.committing || !matches!(self.phase, Phase::Running | Phase::Closing(_)) {
+        if self.committing.is_some() || !matches!(self.phase, Phase::Running | Phase::Closing(_)) {
             return;
         }
         let mut total = 0;
@@ -150,16 +150,21 @@ impl JobMachine {
             bundles.extend(self.complete.pop_front().map(|(bundle, _)| bundle));
         }
         if !bundles.is_empty() {
-            self.committing = true;
+            self.committing = Some(total);
             let attempt = self.attempt;
             self.orders.push(JobOrder::Committer(CommitterOrder::Commit { attempt, bundles }));
         }
     }
 
+    /// Bytes of complete epochs that are not durable.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.complete.iter().map(|(_, bytes)| bytes).sum::<usize>() + self.committing.unwrap_or_default()
+    }
+
     /// Holds the sources back while too much waits for the disk or a sink. Barriers still pass, so nothing waits for itself.
     fn hold_sources(&mut self) {
         let outbox: usize = self.outbox.values().sum();
-        let waiting: usize = self.complete.iter().map(|(_, bytes)| bytes).sum();
+        let waiting = self.waiting_bytes();
         if outbox > self.config.max_outbox_bytes / 2 {
             if !self.flushed {
                 self.flushed = true;
@@ -204,7 +209,7 @@ impl JobMachine {
             Phase::Pausing { .. } => "the job waits for a restart".to_owned(),
             Phase::Running | Phase::Closing(_) => match self.coordinator.oldest() {
                 Some((epoch, _, missing)) => format!("subtasks {missing:?} did not hand in epoch {epoch}"),
-                None if self.committing => {
+                None if self.committing.is_some() => {
                     let waiting = self.status.waiting.clone();
                     waiting.unwrap_or_else(|| "the store has not answered the last write".to_owned())
                 }

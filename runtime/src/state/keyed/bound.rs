@@ -9,7 +9,7 @@ use crate::codec::CodecError;
 use crate::id::Epoch;
 use crate::state::cell::{Cells, Content, Element};
 use crate::state::form::{Kept, KeptForm, StateValue};
-use crate::state::freeze::{OperatorState, Slice, Snapshot};
+use crate::state::freeze::{OperatorState, Rest, Slice, Snapshot};
 use crate::state::key_group::hash_bytes;
 use crate::state::keyed::scope::{KeyedError, Scope};
 use crate::state::packed::PackedKey;
@@ -26,7 +26,7 @@ pub(super) trait Part {
     fn freeze(&self, epoch: Epoch);
     fn encode_slice(&self, entries: usize) -> Result<Slice, CodecError>;
     fn left(&self) -> usize;
-    fn rest(&self);
+    fn rest(&self) -> Rest;
     /// From now on changes can be taken back.
     fn note_changes(&self);
     /// Keeps what was changed.
@@ -293,9 +293,9 @@ where
         self.table.borrow().left()
     }
 
-    fn rest(&self) {
+    fn rest(&self) -> Rest {
         self.expire(EXPIRED_AT_ONCE);
-        self.table.borrow_mut().rest();
+        self.table.borrow_mut().rest()
     }
 
     fn note_changes(&self) {

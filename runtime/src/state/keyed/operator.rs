@@ -9,7 +9,7 @@ use crate::checkpoint::{Delta, StateDecl};
 use crate::codec::CodecError;
 use crate::id::Epoch;
 use crate::state::entry;
-use crate::state::freeze::{OperatorState, Slice, Snapshot};
+use crate::state::freeze::{OperatorState, Rest, Slice, Snapshot};
 use crate::state::key_group::{StreamKey, StreamKeyRef, hash_bytes};
 use crate::state::keyed::bound::Part;
 use crate::state::keyed::late::LateRows;
@@ -344,7 +344,7 @@ impl OperatorState for KeyedState {
         rows.found.iter().try_for_each(|found| part.take_in_ahead(found))
     }
 
-    fn rest(&mut self) {
-        self.parts.iter().for_each(|part| part.rest());
+    fn rest(&mut self) -> Rest {
+        self.parts.iter().fold(Rest::default(), |rest, part| rest | part.rest())
     }
 }

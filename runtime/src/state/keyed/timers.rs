@@ -13,7 +13,7 @@ use crate::codec::CodecError;
 use crate::id::{Epoch, OperatorId};
 use crate::state::cell::{Cells, Content, Element};
 use crate::state::entry;
-use crate::state::freeze::{OperatorState, Slice, Snapshot};
+use crate::state::freeze::{OperatorState, Rest, Slice, Snapshot};
 use crate::state::key_group::{KeyGroups, hash_bytes};
 use crate::state::keyed::bound::Part;
 use crate::state::keyed::scope::Scope;
@@ -350,8 +350,8 @@ impl Part for KeyTimers {
         self.table.borrow().left()
     }
 
-    fn rest(&self) {
-        self.table.borrow_mut().rest();
+    fn rest(&self) -> Rest {
+        self.table.borrow_mut().rest()
     }
 
     fn note_changes(&self) {

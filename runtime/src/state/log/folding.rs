@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{CommitError, CommitLog, FoldError, Ingested, WriteFailed, keys};
+use super::{CommitError, CommitLog, FoldError, IndexRecord, Ingested, WriteFailed, keys};
 use crate::canary::{self, Canary};
 use crate::checkpoint::{EpochBundle, FoldedState, Manifest};
 use crate::fault::CrashPoint;
@@ -11,7 +11,7 @@ use crate::state::fold::{FoldJob, Folded, FoldedRun};
 use crate::state::store::{Space, WriteBatch};
 
 impl CommitLog {
-    /// Returns the fold of the whole log, if it has reached a limit or somebody waits for it, and no fold is on its way.
+    /// Returns the fold of the log's beginning, if it has reached a limit or somebody waits for it, and no fold is on its way.
     pub fn fold_job(&mut self) -> Option<FoldJob> {
         let full = self.log.len() as u64 >= self.limits.fold_epochs || self.log_bytes() >= self.limits.fold_bytes;
         let wanted = full || self.share.is_fold_wanted();
@@ -20,13 +20,26 @@ impl CommitLog {
             return None;
         }
         self.folding = true;
-        Some(self.job())
+        Some(self.job(self.prefix()))
     }
 
-    fn job(&self) -> FoldJob {
+    /// What one fold takes: a fold holds a copy of it all, so that must not grow with what has come together meanwhile. The rest is
+    /// folded next.
+    fn prefix(&self) -> Vec<IndexRecord> {
+        let most = self.limits.fold_bytes.saturating_mul(2);
+        let mut bytes = 0_u64;
+        let fits = |record: &&IndexRecord| {
+            let is_first = bytes == 0;
+            bytes += record.bytes();
+            is_first || bytes <= most
+        };
+        self.log.iter().take_while(fits).cloned().collect()
+    }
+
+    fn job(&self, records: Vec<IndexRecord>) -> FoldJob {
         FoldJob {
-            through: self.durable.epoch,
-            records: self.log.clone(),
+            through: records.last().map_or(self.durable.folded_through, |last| last.epoch),
+            records,
             share: self.share.clone(),
             identity: self.identity.clone(),
             faults: Arc::clone(&self.faults),
@@ -92,7 +105,7 @@ impl CommitLog {
 
     /// Folds epochs that are not committed, as a planted bug does.
     pub(super) fn fold_beyond(&mut self, uncommitted: &[EpochBundle]) -> Result<(), CommitError> {
-        let run = self.job().fold(uncommitted).map_err(|error| self.fold_error(error))?;
+        let run = self.job(self.log.clone()).fold(uncommitted).map_err(|error| self.fold_error(error))?;
         self.ingest(run).map(|_| ())
     }
 

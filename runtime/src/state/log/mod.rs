@@ -68,7 +68,7 @@ const RUN_BATCHES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogLimits {
-    /// Bytes of deltas in the log. Default 256 MiB. They are decoded at every start and resident while running.
+    /// Bytes of deltas in the log. Default 64 MiB. They are decoded at every start and resident while running.
     pub fold_bytes: u64,
     /// Epochs in the log. Default 1,024.
     pub fold_epochs: u64,
@@ -80,7 +80,7 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { fold_bytes: 256 << 20, fold_epochs: 1_024, batch_bytes: 1 << 20 }
+        Self { fold_bytes: 64 << 20, fold_epochs: 1_024, batch_bytes: 1 << 20 }
     }
 }
 

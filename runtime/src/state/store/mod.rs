@@ -25,6 +25,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -185,6 +186,11 @@ pub trait StoreRead: Send + Sync + fmt::Debug {
     /// [`StoreError`] when the disk or its content is at fault.
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
+    /// Bytes of memory that the store takes for caches and buffers; 0 where it has none or cannot tell.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// Writes a sorted run of entries, `None` for a removal, beside the store, where it changes nothing before it is
     /// ingested. The slow half of an ingestion; the owner of the store need not wait for it.
     ///
@@ -220,7 +226,7 @@ pub trait Store: StoreRead {
     fn write(&mut self, batch: WriteBatch<'_>, durability: Durability) -> Result<(), StoreError>;
 
     /// Returns what others may read through. As long as they hold it the store is not closed.
-    fn reader(&self) -> std::sync::Arc<dyn StoreRead>;
+    fn reader(&self) -> Arc<dyn StoreRead>;
 
     /// Adds a run, which wins over what is there. Durable when it returns.
     ///
@@ -253,6 +259,13 @@ pub trait StateBackend: Send + Sync + fmt::Debug {
     /// [`StoreErrorKind::Missing`] if there is none and `create` is false, [`StoreErrorKind::Locked`] if another owner
     /// has it open, and what the disk says.
     fn open(&self, pipeline: &str, shard: ShardId, create: bool) -> Result<Box<dyn Store>, StoreError>;
+
+    /// Returns the same backend with stores that take at most about `memory` bytes for caches and buffers; nothing for one whose
+    /// stores take none, or that cannot tell. A runtime asks for this once, with its share of `state_memory`.
+    fn within(&self, memory: u64) -> Option<Arc<dyn StateBackend>> {
+        let _ = memory;
+        None
+    }
 
     /// Where the store of this pipeline and shard is, for messages.
     fn describe(&self, pipeline: &str, shard: ShardId) -> String;

@@ -21,6 +21,8 @@ struct Shared {
     reader: RwLock<Option<Arc<dyn StoreRead>>>,
     folded_through: AtomicU64,
     fold_wanted: AtomicBool,
+    /// What folds under way hold in memory.
+    fold_bytes: AtomicU64,
     counters: StateCounters,
 }
 
@@ -74,6 +76,17 @@ impl fmt::Debug for StoreShare {
     }
 }
 
+struct FoldBytes {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Drop for FoldBytes {
+    fn drop(&mut self) {
+        self.shared.fold_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl StoreShare {
     /// Reads through the present handle; nothing while there is none.
     pub fn with<R>(&self, read: impl FnOnce(&dyn StoreRead) -> R) -> Option<R> {
@@ -91,9 +104,21 @@ impl StoreShare {
         &self.shared.counters
     }
 
-    /// Asks for a fold after the next commit, although the log is not full: memory is, of what only a fold lets go.
-    pub fn want_fold(&self) {
-        self.shared.fold_wanted.store(true, Ordering::Release);
+    /// Asks for a fold after the next commit, although the log is not full: memory is, of what only a fold lets go. Says whether
+    /// nobody had asked before.
+    pub fn want_fold(&self) -> bool {
+        !self.shared.fold_wanted.swap(true, Ordering::AcqRel)
+    }
+
+    /// Bytes of the log that are in memory because they are being folded.
+    pub fn fold_bytes(&self) -> u64 {
+        self.shared.fold_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that a fold holds, until the result is dropped.
+    pub(crate) fn holds_for_fold(&self, bytes: u64) -> impl Drop {
+        self.shared.fold_bytes.fetch_add(bytes, Ordering::Relaxed);
+        FoldBytes { shared: Arc::clone(&self.shared), bytes }
     }
 
     pub(crate) fn is_fold_wanted(&self) -> bool {

@@ -16,6 +16,8 @@ use crate::state::key_group::{StreamKey, StreamKeyRef};
 
 /// Entries that are looked up together when an epoch is encoded, so that their cache misses overlap.
 const AT_ONCE: usize = 64;
+/// Entries that are encoded to see how large they are.
+const SAMPLED: usize = 8;
 
 /// How many bytes entries have, on average.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,10 +28,18 @@ pub(super) struct Mean {
 
 impl Mean {
     pub(super) fn add(&mut self, delta: &Delta) {
+        if delta.entries == 0 {
+            // One without changes says nothing; halved over and over by such, nothing would be left of what the others said.
+            return;
+        }
         // What is newer counts more.
         let bytes: usize = delta.chunks.iter().map(Vec::len).sum();
         self.entries = self.entries / 2 + delta.entries;
         self.bytes = self.bytes / 2 + bytes as u64;
+    }
+
+    pub(super) const fn is_known(self) -> bool {
+        self.entries > 0
     }
 
     pub(super) fn mean(self) -> usize {
@@ -57,6 +67,24 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             }
         }
         std::hint::black_box(read);
+    }
+
+    /// Encodes a few changed entries to see how large they are, where no epoch has been encoded yet: the first one may be the largest.
+    pub(super) fn sample(&mut self) {
+        if self.encoded.is_known() || self.dirty.is_empty() {
+            return;
+        }
+        let mut delta = DeltaBuilder::new(self.setup.operator);
+        for (hash, (key, element)) in self.dirty.last(SAMPLED) {
+            let index = self.index(*hash);
+            let slot = self.maps.get(index).and_then(|map| map.find(spread(*hash), |slot| slot.key == *key));
+            let place = Written { state: self.setup.state, group: group_at(&self.setup, index), key, element };
+            if let Some(cell) = slot.and_then(|slot| slot.content.cell(element)) {
+                // One that cannot be encoded fails its epoch, not this.
+                let _ = append::<K, C, F>(&mut delta, &place, cell, &self.form);
+            }
+        }
+        self.encoded.add(&delta.finish());
     }
 
     /// Encodes one cell of a frozen epoch unless that was done by a later touch or the cell is of a later epoch by now.

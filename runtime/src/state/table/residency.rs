@@ -18,13 +18,15 @@ use super::{Content, Entry, EntryKey, Form, LoadError, Slot, Stamp, Table, rehas
 use crate::canary::{Canary, planted};
 use crate::id::Epoch;
 use crate::state::budget::BudgetShare;
+use crate::state::freeze::Rest;
 use crate::state::key_group::{StreamKey, StreamKeyRef};
 use crate::state::read::{Found, Look};
 
 /// The share of a key group's keys that goes at once: the least recently changed ones.
 const EVICTED_SHARE: usize = 4;
-/// Key groups that are looked at between two frames.
-const GROUPS_AT_ONCE: usize = 4;
+/// Keys that are looked at between two frames, whole key groups at a time. A frame brings up to 256 of them, so as many must be able
+/// to go where only a few of those that are looked at may.
+const KEYS_AT_ONCE: usize = 4096;
 /// Rows that are read unasked at once, at most.
 const PAGE_ROWS: usize = 512;
 /// The share of the budget that they take at most.
@@ -248,33 +250,43 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     }
 
     /// Lets go what is too much for the budget, and tombstones that the rows know of. No frame is in work.
-    pub(super) fn make_room(&mut self) {
-        let bytes = self.bytes();
-        self.residency.budget.report(bytes);
+    pub(super) fn make_room(&mut self) -> Rest {
+        self.report();
         let (mut looked, mut passed) = (0, 0);
-        while self.residency.budget.excess() > 0 && looked < GROUPS_AT_ONCE && passed < self.maps.len() {
+        while self.residency.budget.excess() > 0 && looked < KEYS_AT_ONCE && passed < self.maps.len() {
             passed += 1;
             let index = self.residency.hand;
             self.residency.hand = (index + 1) % self.maps.len().max(1);
             // A small state leaves most groups empty.
-            if self.maps.get(index).is_none_or(HashTable::is_empty) {
+            let keys = self.maps.get(index).map_or(0, HashTable::len);
+            if keys == 0 {
                 self.residency.barren += 1;
                 continue;
             }
-            looked += 1;
+            looked += keys;
             if self.evict(index) > 0 {
                 self.residency.barren = 0;
-                let bytes = self.bytes();
-                self.residency.budget.report(bytes);
+                self.report();
             } else {
                 self.residency.barren += 1;
             }
         }
+        let mut close_epoch = self.residency.budget.is_epoch_full();
         if self.residency.barren > self.maps.len() {
-            // All that is left is newer than the rows.
+            // All that is left is newer than the rows. Only commits bring it there: what is changed has to be in one, a fold begins
+            // behind one, and where the sources are held back nobody else may ask for one in a long time.
             self.residency.barren = 0;
-            self.setup.share.want_fold();
+            let is_new = self.setup.share.want_fold();
+            close_epoch |= is_new || (self.residency.budget.is_full() && !self.dirty.is_empty());
         }
+        Rest { again: self.residency.budget.excess() > 0, close_epoch }
+    }
+
+    fn report(&mut self) {
+        self.sample();
+        let place = size_of::<(u32, K, C::Element)>();
+        let dirty = self.dirty.len() * (place + C::CELL_BYTES + self.encoded.mean());
+        self.residency.budget.report(self.bytes(), dirty as u64);
     }
 
     /// The last epoch whose changes are in the rows, and in those that are on their way too: what changed later must stay.

@@ -15,10 +15,12 @@ mod options;
 mod store;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use self::store::RocksDbStore;
 use super::{StateBackend, Store, StoreError, StoreErrorKind};
 use crate::id::ShardId;
+use crate::state::MemoryShares;
 
 /// Keeps state in RocksDB: one database per pipeline and shard, in `<root>/<pipeline>/<shard>`.
 ///
@@ -27,12 +29,14 @@ use crate::id::ShardId;
 #[derive(Clone, Debug)]
 pub struct RocksDb {
     root: PathBuf,
+    /// Bytes that a store may take for caches and buffers.
+    memory: u64,
 }
 
 impl RocksDb {
     /// Keeps all stores under this directory, which is made at the first start.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), memory: MemoryShares::default().store }
     }
 
     fn directory(&self, pipeline: &str, shard: ShardId) -> PathBuf {
@@ -48,7 +52,11 @@ impl StateBackend for RocksDb {
             );
             return Err(StoreError::new(StoreErrorKind::Unsupported, "open the store", &self.root, reason));
         }
-        Ok(Box::new(RocksDbStore::open(self.directory(pipeline, shard), create)?))
+        Ok(Box::new(RocksDbStore::open(self.directory(pipeline, shard), create, self.memory)?))
+    }
+
+    fn within(&self, memory: u64) -> Option<Arc<dyn StateBackend>> {
+        Some(Arc::new(Self { memory, ..self.clone() }))
     }
 
     fn describe(&self, pipeline: &str, shard: ShardId) -> String {

@@ -9,13 +9,13 @@ use std::sync::atomic::AtomicU64;
 use rocksdb::{ColumnFamilyDescriptor, DB};
 
 use super::error::{RESTORE, advised, kind, open_kind};
-use super::options::{options, set_compression};
+use super::options::StoreOptions;
 use super::store::{INGEST_DIR, RocksDbStore, Shared, WRITTEN_FILE};
 use crate::state::store::mark_file::MarkFile;
 use crate::state::store::{Space, StoreError, StoreErrorKind, lock, memory, probe};
 
 impl RocksDbStore {
-    pub(super) fn open(directory: PathBuf, create: bool) -> Result<Self, StoreError> {
+    pub(super) fn open(directory: PathBuf, create: bool, memory: u64) -> Result<Self, StoreError> {
         let is_there = |file: &str| directory.join(file).exists();
         if !create && !is_there(WRITTEN_FILE) && !is_there("CURRENT") {
             return Err(memory::missing(&directory));
@@ -31,19 +31,12 @@ impl RocksDbStore {
             return Err(StoreError::new(StoreErrorKind::Corrupt, "open the store", &directory, reason));
         }
         let ingest = directory.join(INGEST_DIR);
-        let mut options = options();
-        options.create_if_missing(!written && create);
-        options.create_missing_column_families(!written);
+        let mut options = StoreOptions::new(memory);
+        options.create(!written && create, !written);
         let open = || {
             let names = [rocksdb::DEFAULT_COLUMN_FAMILY_NAME].into_iter().chain(Space::ALL.map(Space::name));
-            let families = names.map(|name| {
-                let mut options = options.clone();
-                if let Some(space) = Space::ALL.into_iter().find(|space| space.name() == name) {
-                    set_compression(&mut options, space);
-                }
-                ColumnFamilyDescriptor::new(name, options)
-            });
-            DB::open_cf_descriptors(&options, &directory, families)
+            let families = names.map(|name| ColumnFamilyDescriptor::new(name, options.family(name)));
+            DB::open_cf_descriptors(options.database(), &directory, families)
         };
         let mut db = open();
         if let Err(error) = &db
@@ -60,7 +53,7 @@ impl RocksDbStore {
         }
         let db = db.map_err(|error| advised(open_kind(&error), "open the store", &directory, &error))?;
         empty(&ingest).map_err(io)?;
-        let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { db, _lock: lock, directory, runs: AtomicU64::new(0), options });
         let mut store = Self { shared, mark, written, removed: Vec::new(), failed: None };
         match (store.is_empty()?, written) {
             (true, true) => {

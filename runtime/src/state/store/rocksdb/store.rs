@@ -12,7 +12,7 @@ use rocksdb::{ColumnFamily, DB, IngestExternalFileOptions, ReadOptions, SstFileW
 
 use super::error::{advised, kind};
 use super::open::sync_ancestors;
-use super::options::{options, set_compression, write_options};
+use super::options::{StoreOptions, write_options};
 use crate::error::BoxError;
 use crate::state::store::lock::io_error;
 use crate::state::store::mark_file::MarkFile;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) _lock: lock::Held,
     pub(super) directory: PathBuf,
     pub(super) runs: AtomicU64,
+    pub(super) options: StoreOptions,
 }
 
 impl RocksDbStore {
@@ -188,8 +189,7 @@ impl Shared {
         sorted: &mut dyn Iterator<Item = RunEntry<'_>>,
     ) -> Result<bool, StoreError> {
         let action = "write a sorted run";
-        let mut options = options();
-        set_compression(&mut options, space);
+        let options = self.options.family(space.name());
         let mut writer = SstFileWriter::create(&options);
         let mut last: Option<Vec<u8>> = None;
         for (key, value) in sorted {
@@ -243,6 +243,10 @@ impl StoreRead for Shared {
             entries.next();
         }
         entries.status().map_err(|error| self.rocksdb_error(action, error))
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes()
     }
 
     fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {

@@ -42,7 +42,6 @@ fn the_options_in_force_are_the_pinned_ones() {
         "manual_wal_flush=false",
         "paranoid_checks=true",
         "max_total_wal_size=67108864",
-        "db_write_buffer_size=134217728",
         "max_open_files=512",
         "max_background_jobs=2",
         "max_subcompactions=1",
@@ -54,10 +53,8 @@ fn the_options_in_force_are_the_pinned_ones() {
         "level0_file_num_compaction_trigger=4",
         "level0_slowdown_writes_trigger=20",
         "level0_stop_writes_trigger=36",
-        "index_type=kTwoLevelIndexSearch",
-        "partition_filters=true",
+        // As RocksDB has it by itself, and as it has to stay.
         "metadata_block_size=4096",
-        "cache_index_and_filter_blocks=true",
         "pin_top_level_index_and_filter=true",
     ];
     let count = |line: &str| text.lines().filter(|found| found.trim() == line).count();
@@ -67,8 +64,29 @@ fn the_options_in_force_are_the_pinned_ones() {
     for line in of_each_family {
         assert_eq!(count(line), 1 + Space::ALL.len(), "{line}");
     }
+    let of_each_but_the_log = [
+        "index_type=kTwoLevelIndexSearch",
+        "partition_filters=true",
+        "cache_index_and_filter_blocks=true",
+        "no_block_cache=false",
+    ];
+    for line in of_each_but_the_log {
+        assert_eq!(count(line), Space::ALL.len(), "all but the log: {line}");
+    }
+    assert_eq!(count("no_block_cache=true"), 1, "the log");
     assert_eq!(count("compression=kLZ4Compression"), Space::ALL.len(), "all but the log");
     assert_eq!(count("compression=kNoCompression"), 1, "the log");
+}
+
+#[test]
+fn memtables_follow_from_the_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(root.path());
+    for (memory, expected) in [(1, "write_buffer_size=2097152"), (64 << 20, "write_buffer_size=8388608")] {
+        let _store = backend.within(memory).unwrap().open("p", SHARD, true).unwrap();
+        let text = fs::read_to_string(files(&root.path().join("p/0"), "OPTIONS-", "").last().unwrap()).unwrap();
+        assert!(text.lines().any(|line| line.trim() == expected), "{memory}");
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Life<'_> {
                     mail.push(JobEvent::Part(part));
                 }
                 Effect::SourceDone(subtask) => mail.push(JobEvent::SourceDone { attempt, subtask }),
+                Effect::CloseEpoch(epoch) => mail.push(JobEvent::CloseEpoch { attempt, epoch }),
                 Effect::BarrierOut(_) => self.world.faults.pass(CrashPoint::BarrierOut)?,
                 Effect::Read(order) => self.reads.push(SimRead { order, rows: None, at: Timestamp::MIN }),
             }
