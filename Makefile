@@ -89,6 +89,7 @@ pages: setup ## Writes the generated parts of the documentation anew
 	$(call it,guarantees::)
 	$(call it,generated::)
 	$(call it,explain::)
+	cargo nextest run -p millstream-loadtest --all-features --locked -E 'test(/schemas/)'
 
 newuser: setup ## The README's program in a new crate outside the workspace: builds, runs, and goes on where it stopped
 	sh dev/new-user

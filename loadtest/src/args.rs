@@ -9,13 +9,14 @@ use millstream::runtime::config::LatencyPolicy;
 use crate::driver::Plan;
 use crate::pacing::Pacing;
 use crate::schedule::{Spec, parse_rate};
+use crate::slo::Slo;
 use crate::workload::{Kind, Workload};
 
 const AFTER: &str = "\
-Exit codes: 0 passed, 1 internal or I/O error, 2 usage, 4 run invalid (tester, platform, unsteady), 5 wrong results (lost, doubled, \
-reordered, wrong answer), 130 interrupted. Wrong results win.
+Exit codes: 0 passed, 1 internal or I/O error, 2 usage, 3 an objective (--slo) is not met, 4 run invalid (tester, platform, unsteady), 5 wrong results (lost, doubled, \
+reordered, wrong answer), 130 interrupted. Wrong results win over invalid, invalid over objectives.
 
-Not built yet: sweep, curve, compare, plot, report, peers, SLOs, run directories with .hlog files, pinning, other targets than the \
+Not built yet: sweep, curve, compare, plot, report, peers, --slo-for, --abort-on-slo, run directories with .hlog files, pinning, other targets than the \
 embedded pipeline, micro-batch mode.";
 
 /// Measures pipelines from outside, in open loop: latency counts from when a record was due, whatever the pipeline does.
@@ -42,6 +43,12 @@ pub(crate) enum Command {
     },
     /// Lists the workloads.
     Workloads,
+    /// Prints the JSON Schema of what --json writes: `result` for run, `suite` for max.
+    Schema {
+        /// Which.
+        #[arg(value_parser = ["result", "suite"])]
+        of: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +65,11 @@ pub(crate) struct RunArgs {
     /// The measured phase.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
+    /// What the run has to reach: [TAG.]STAT OP VALUE, several joined by "and". TAG is processed (the default), durable, visible,
+    /// service, send_lag or hiccup; STAT p50, p90, p99, p99.9, p99.99, mean or max; or throughput, lost, duplicated, reordered,
+    /// wrong or backlog of the whole run. For example "p99<1ms and durable.p99<=200ms", "throughput>=100k/s".
+    #[arg(long = "slo", value_name = "EXPR")]
+    pub(crate) slos: Vec<Slo>,
 }
 
 #[derive(Debug, Args)]
@@ -237,6 +249,7 @@ impl Common {
             backend: self.backend,
             visible: !self.no_visible,
             strict: self.strict,
+            slos: Vec::new(),
         })
     }
 }

@@ -22,9 +22,10 @@ use crate::report::{
 };
 use crate::schedule::{DueTimes, Spec};
 use crate::search::Step;
+use crate::slo::Slo;
 use crate::source::{LoadSource, Senders, Times, lock};
 use crate::steady::{Second, Trend, is_steady};
-use crate::validity::{Evidence, Validity, exit_code, judge};
+use crate::validity::{Evidence, exit_code, judge};
 use crate::workload::Workload;
 
 const SECOND: u64 = 1_000_000_000;
@@ -54,6 +55,7 @@ pub(crate) struct Plan {
     pub(crate) backend: Backend,
     pub(crate) visible: bool,
     pub(crate) strict: bool,
+    pub(crate) slos: Vec<Slo>,
 }
 
 /// What came of it.
@@ -224,12 +226,12 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
     let committed = visible.as_ref().map(Probes::merged).transpose()?;
     let committed_tally =
         committed.as_ref().map(|probe| probe.check.judge(&crate::check::Expected { counts: None, ..expected.clone() }));
-    let (mut lag, mut durable) = (Latency::new()?, Latency::new()?);
+    let (mut lag, mut durable, mut sender_nice) = (Latency::new()?, Latency::new()?, None);
     for sender in senders.all.iter() {
         let sender = lock(sender);
         lag.merge(&sender.lag)?;
         durable.merge(&sender.durable)?;
-        env.timer_slack_ns = sender.timer_slack;
+        (env.timer_slack_ns, sender_nice) = (sender.timer_slack, sender.nice);
     }
     let measure_s = end.saturating_sub(from) as f64 / 1e9;
     let epochs_committed = status.committed.number() - epochs_before;
@@ -255,7 +257,6 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
     let backlog: Vec<f64> = timeline.iter().map(|second| second.backlog as f64).collect();
     let tallies: Vec<Tally> = std::iter::once(tally).chain(committed_tally).collect();
     let interrupted = !going;
-    let exit = exit_code(&tallies, validity, interrupted);
     let sent_measured = senders.sum(|sender| sender.sent_measured);
     let completed_in_time = in_time / plan.workload.outputs();
     let step = Step {
@@ -267,7 +268,7 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
         drain_s,
         clean: tallies.iter().all(Tally::is_clean),
     };
-    let result = RunResult {
+    let mut result = RunResult {
         schema: RESULT.to_owned(),
         run: Run {
             started,
@@ -295,6 +296,7 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
             rate: plan.rate,
             senders: plan.senders,
             pacing: pacing.name().to_owned(),
+            sender_nice,
         },
         phases: Phases {
             baseline_s: plan.baseline.as_secs_f64(),
@@ -331,9 +333,13 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
         },
         epochs: Epochs { committed: epochs_committed, skipped_triggers: status.skipped_triggers },
         timeline,
-        verdict: Verdict { validity, reasons, passed: exit == 0 && validity == Validity::Valid },
+        slo: Vec::new(),
+        verdict: Verdict { validity, reasons, passed: false },
         env,
     };
+    result.slo = plan.slos.iter().flat_map(|slo| slo.judge(&result).collect::<Vec<_>>()).collect();
+    let exit = exit_code(&tallies, validity, result.slo.iter().all(|slo| slo.met), interrupted);
+    result.verdict.passed = exit == 0;
     Ok(Outcome { result, step, exit })
 }
 

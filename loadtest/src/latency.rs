@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is longer counts as this long, and is counted: an hour.
@@ -93,7 +94,7 @@ impl Latency {
 }
 
 /// A latency in the result file; nanoseconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Summary {
     pub(crate) n: u64,
@@ -109,7 +110,7 @@ pub(crate) struct Summary {
 }
 
 /// Quantiles in nanoseconds; nothing where samples do not suffice.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Quantiles {
     #[serde(rename = "0.5")]

@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod schedule;
 mod search;
+mod slo;
 mod source;
 mod steady;
 mod validity;
@@ -34,7 +35,7 @@ use serde::Serialize;
 use crate::args::{Arguments, Command, MaxArgs, Output, RunArgs};
 use crate::driver::Plan;
 use crate::progress::Progress;
-use crate::report::{SUITE, StepResult, Suite, quantile_table};
+use crate::report::{SUITE, StepResult, Suite, quantile_table, schemas};
 use crate::search::{highest, unsustained};
 use crate::validity::Validity;
 
@@ -60,6 +61,11 @@ fn work(command: Command) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
+        Command::Schema { of } => {
+            let schema = schemas().into_iter().find_map(|(name, schema)| (name == of).then_some(schema));
+            println!("{}", serde_json::to_string_pretty(&schema)?);
+            Ok(0)
+        }
     }
 }
 
@@ -70,7 +76,7 @@ fn usable(plan: Result<Plan, String>) -> Plan {
 
 fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let output = &args.common.output;
-    let plan = usable(args.common.plan(args.rate, &args.schedule, args.duration));
+    let plan = Plan { slos: args.slos.clone(), ..usable(args.common.plan(args.rate, &args.schedule, args.duration)) };
     let interrupted = on_interrupt()?;
     let outcome = driver::run(&plan, &interrupted, &mut Progress::new(output.quiet))?;
     write_json(output, &outcome.result)?;

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Tally;
 use crate::latency::Summary;
+use crate::slo::SloResult;
 use crate::steady::Second;
 use crate::validity::Validity;
 
@@ -15,7 +17,7 @@ pub(crate) const RESULT: &str = "loadtest-result/1";
 pub(crate) const SUITE: &str = "loadtest-suite/1";
 
 /// One run. Times are nanoseconds and rates records per second unless the name ends otherwise; what is unknown is null.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunResult {
     pub(crate) schema: String,
@@ -29,12 +31,14 @@ pub(crate) struct RunResult {
     pub(crate) latency_ns: Latencies,
     pub(crate) epochs: Epochs,
     pub(crate) timeline: Vec<Second>,
+    /// What was asked of the run, term by term.
+    pub(crate) slo: Vec<SloResult>,
     pub(crate) verdict: Verdict,
     pub(crate) env: Env,
 }
 
 /// Which run it was.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {
     pub(crate) started: String,
@@ -45,7 +49,7 @@ pub(crate) struct Run {
     pub(crate) interrupted: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WorkloadOf {
     pub(crate) name: String,
@@ -56,7 +60,7 @@ pub(crate) struct WorkloadOf {
     pub(crate) latency_of: String,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PipelineOf {
     pub(crate) parallelism: u16,
@@ -69,16 +73,18 @@ pub(crate) struct PipelineOf {
     pub(crate) visible_sink: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScheduleOf {
     pub(crate) kind: String,
     pub(crate) rate: f64,
     pub(crate) senders: u16,
     pub(crate) pacing: String,
+    /// Niceness of the sending threads; nothing where the system does not tell.
+    pub(crate) sender_nice: Option<i32>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Phases {
     pub(crate) baseline_s: f64,
@@ -90,7 +96,7 @@ pub(crate) struct Phases {
 }
 
 /// Records of the measured phase, and what was wrong in the whole run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Counts {
     pub(crate) scheduled: u64,
@@ -108,7 +114,7 @@ pub(crate) struct Counts {
     pub(crate) visible: Option<VisibleCounts>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VisibleCounts {
     pub(crate) lost: u64,
@@ -124,7 +130,7 @@ impl From<Tally> for VisibleCounts {
     }
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rates {
     pub(crate) scheduled: f64,
@@ -135,7 +141,7 @@ pub(crate) struct Rates {
     pub(crate) backlog_max: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Latencies {
     /// The sink has the record; from the due time, as the two below.
@@ -152,7 +158,7 @@ pub(crate) struct Latencies {
     pub(crate) hiccup: Summary,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Epochs {
     /// In the measured phase.
@@ -160,17 +166,17 @@ pub(crate) struct Epochs {
     pub(crate) skipped_triggers: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Verdict {
     pub(crate) validity: Validity,
     pub(crate) reasons: Vec<String>,
-    /// Valid, with right results.
+    /// Valid, with right results, and all that was asked of it is met.
     pub(crate) passed: bool,
 }
 
 /// The machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Env {
     pub(crate) cpu_model: Option<String>,
@@ -205,7 +211,7 @@ impl Env {
 }
 
 /// Several runs of one search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Suite {
     pub(crate) schema: String,
@@ -217,7 +223,7 @@ pub(crate) struct Suite {
 }
 
 /// One step of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StepResult {
     pub(crate) rate: f64,
@@ -307,7 +313,17 @@ impl RunResult {
             Validity::InvalidPlatform => "INVALID, the machine was in the way",
             Validity::Unsteady => "INVALID, not long enough or not steady",
         };
-        let _ = write!(text, "\nepochs committed: {}\nverdict: {verdict}", self.epochs.committed);
+        let _ = write!(text, "\nepochs committed: {}", self.epochs.committed);
+        for SloResult { expr, observed, met } in &self.slo {
+            let observed = match observed {
+                None => "not known".to_owned(),
+                // Times are all that is told by a quantile, a mean or a maximum.
+                Some(value) if SloResult::is_time(expr) => time(Some(*value as u64)),
+                Some(value) => format!("{value:.0}"),
+            };
+            let _ = write!(text, "\n{} {expr}: {observed}", if *met { "✓" } else { "✗" });
+        }
+        let _ = write!(text, "\nverdict: {verdict}");
         if self.run.interrupted {
             text.push_str(" (interrupted)");
         }
@@ -318,10 +334,73 @@ impl RunResult {
     }
 }
 
+/// The JSON Schema of what `run` writes, and of what `max` does.
+pub(crate) fn schemas() -> [(&'static str, schemars::Schema); 2] {
+    [("result", schemars::schema_for!(RunResult)), ("suite", schemars::schema_for!(Suite))]
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::latency::Latency;
+
+    /// A run of which nothing is known but that it was.
+    pub(crate) fn result() -> RunResult {
+        let none = || Latency::new().unwrap().summary().unwrap();
+        RunResult {
+            schema: RESULT.to_owned(),
+            run: Run {
+                started: "2026-01-01T00:00:00Z".to_owned(),
+                tool: String::new(),
+                argv: Vec::new(),
+                seed: 1,
+                interrupted: false,
+            },
+            workload: WorkloadOf { name: String::new(), keys: 1, outputs: 1, latency_of: String::new() },
+            pipeline: PipelineOf {
+                parallelism: 1,
+                mode: String::new(),
+                epoch_interval_ms: None,
+                latency_policy: String::new(),
+                state_backend: String::new(),
+                visible_sink: false,
+            },
+            schedule: ScheduleOf {
+                kind: String::new(),
+                rate: 1.0,
+                senders: 1,
+                pacing: String::new(),
+                sender_nice: None,
+            },
+            phases: Phases { baseline_s: 0.0, warmup_s: 0.0, measure_s: 1.0, drain_s: None, steady: true },
+            counts: Counts {
+                scheduled: 0,
+                sent: 0,
+                completed: 0,
+                checked: 0,
+                lost: 0,
+                duplicated: 0,
+                reordered: 0,
+                wrong: 0,
+                visible: None,
+            },
+            rates: Rates { scheduled: 0.0, achieved: 0.0, backlog_slope: None, backlog_max: 0 },
+            latency_ns: Latencies {
+                processed: none(),
+                durable: Some(none()),
+                visible: None,
+                service: none(),
+                send_lag: none(),
+                hiccup_baseline: none(),
+                hiccup: none(),
+            },
+            epochs: Epochs { committed: 0, skipped_triggers: 0 },
+            timeline: Vec::new(),
+            slo: Vec::new(),
+            verdict: Verdict { validity: Validity::Valid, reasons: Vec::new(), passed: true },
+            env: Env::read(),
+        }
+    }
 
     #[test]
     fn times_have_a_unit_that_suits_them() {

@@ -12,7 +12,7 @@ use millstream::runtime::source::{Batch, Polled, Position, Reader, Source, Split
 use crate::check::Stamp;
 use crate::clock::Stopwatch;
 use crate::latency::Latency;
-use crate::pacing::{Pacing, sharpen_timers};
+use crate::pacing::{Pacing, go_first, sharpen_timers};
 use crate::schedule::{DueTimes, Spec};
 
 /// Locks; a thread that panicked while it held the lock has failed the run anyway.
@@ -82,6 +82,7 @@ pub(crate) struct Sender {
     /// Whether the sender has sent all that was due before the end.
     pub(crate) finished: bool,
     pub(crate) timer_slack: Option<u64>,
+    pub(crate) nice: Option<i32>,
 }
 
 /// The senders of a run.
@@ -115,6 +116,7 @@ impl Senders {
                 pending: VecDeque::new(),
                 finished: false,
                 timer_slack: None,
+                nice: None,
             }))
         };
         let all = (0..count).map(|_| sender()).collect::<anyhow::Result<_>>()?;
@@ -186,7 +188,9 @@ impl Reader<Stamp> for LoadReader {
         let sender = all.get(self.number).ok_or("there is no such sender")?;
         batch.end = Position::from_u64(self.sent);
         if !self.sharp {
-            lock(sender).timer_slack = sharpen_timers();
+            let (slack, nice) = (sharpen_timers(), go_first());
+            let mut state = lock(sender);
+            (state.timer_slack, state.nice) = (slack, nice);
             self.sharp = true;
         }
         let entered = times.clock.nanos();

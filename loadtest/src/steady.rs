@@ -1,12 +1,13 @@
 //! Is the load steady, and does a backlog grow? Pure.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Seconds that must be alike.
 const WINDOWS: usize = 5;
 
 /// One second of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Second {
     /// Records that were due.

@@ -1,5 +1,6 @@
 //! May one believe a run? And what is the exit code? Pure.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Tally;
@@ -20,7 +21,7 @@ pub(crate) struct Evidence {
 }
 
 /// Whether a run says something about the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Validity {
     Valid,
@@ -37,17 +38,9 @@ const SMALL_HICCUP: u64 = 1_000_000;
 /// As often must an epoch fit in, and commit.
 const EPOCHS: u64 = 5;
 
-/// Judges, with all reasons; the gravest is the verdict.
+/// Judges, with all reasons; the first is the verdict. A disturbed machine comes before a tester that was late: it explains that.
 pub(crate) fn judge(evidence: &Evidence, strict: bool) -> (Validity, Vec<String>) {
     let mut found = Vec::new();
-    match (evidence.lag_p99, evidence.processed_p99) {
-        (Some(lag), Some(processed)) if lag as f64 > 0.1 * processed as f64 => {
-            let text = format!("send lag p99 of {lag} ns is above 10 % of the processed p99 of {processed} ns");
-            found.push((Validity::InvalidTester, text));
-        }
-        (Some(_), Some(_)) => {}
-        _ => found.push((Validity::Unsteady, "too few records for a p99: measure longer or at a higher rate".into())),
-    }
     if let Some(steal) = evidence.steal.filter(|steal| *steal > 0.01) {
         found.push((Validity::InvalidPlatform, format!("the hypervisor took {:.1} % of the CPU time", 100.0 * steal)));
     }
@@ -57,6 +50,14 @@ pub(crate) fn judge(evidence: &Evidence, strict: bool) -> (Validity, Vec<String>
     {
         let text = format!("hiccup p99 of {during} ns is above twice its baseline of {before} ns, and above 1 ms");
         found.push((Validity::InvalidPlatform, text));
+    }
+    match (evidence.lag_p99, evidence.processed_p99) {
+        (Some(lag), Some(processed)) if lag as f64 > 0.1 * processed as f64 => {
+            let text = format!("send lag p99 of {lag} ns is above 10 % of the processed p99 of {processed} ns");
+            found.push((Validity::InvalidTester, text));
+        }
+        (Some(_), Some(_)) => {}
+        _ => found.push((Validity::Unsteady, "too few records for a p99: measure longer or at a higher rate".into())),
     }
     if let Some((fit, committed)) = evidence.epochs {
         if fit < EPOCHS as f64 {
@@ -83,14 +84,17 @@ pub(crate) fn judge(evidence: &Evidence, strict: bool) -> (Validity, Vec<String>
     (verdict, found.into_iter().map(|(_, reason)| reason).collect())
 }
 
-/// The exit code: wrong results win over an invalid run. An interrupted run with right results is 130.
-pub(crate) fn exit_code(tallies: &[Tally], validity: Validity, interrupted: bool) -> u8 {
+/// The exit code: wrong results win over an invalid run, and that over objectives that are not met. An interrupted run with right
+/// results is 130.
+pub(crate) fn exit_code(tallies: &[Tally], validity: Validity, slos_met: bool, interrupted: bool) -> u8 {
     if !tallies.iter().all(Tally::is_clean) {
         5
     } else if interrupted {
         130
     } else if validity != Validity::Valid {
         4
+    } else if !slos_met {
+        3
     } else {
         0
     }
@@ -126,6 +130,8 @@ mod tests {
             assert_eq!((validity, reasons.len()), (expected, 1), "{reasons:?}");
             assert!(reasons[0].contains(word), "{reasons:?}");
         }
+        let both = Evidence { lag_p99: Some(100_001), steal: Some(0.02), ..GOOD };
+        assert_eq!(judge(&both, false).0, Validity::InvalidPlatform, "the machine explains the tester");
         let (validity, reasons) = judge(&Evidence { steady: false, ..GOOD }, false);
         assert_eq!((validity, reasons.len()), (Validity::Valid, 1));
     }
@@ -133,14 +139,16 @@ mod tests {
     #[test]
     fn wrong_results_win_over_an_invalid_run() {
         let (clean, lost) = (Tally::default(), Tally { lost: 1, ..Tally::default() });
-        for (tally, validity, interrupted, code) in [
-            (clean, Validity::Valid, false, 0),
-            (clean, Validity::Unsteady, false, 4),
-            (clean, Validity::Valid, true, 130),
-            (lost, Validity::InvalidPlatform, false, 5),
-            (lost, Validity::Valid, true, 5),
+        for (tally, validity, slos_met, interrupted, code) in [
+            (clean, Validity::Valid, true, false, 0),
+            (clean, Validity::Valid, false, false, 3),
+            (clean, Validity::Unsteady, true, false, 4),
+            (clean, Validity::Unsteady, false, false, 4),
+            (clean, Validity::Valid, false, true, 130),
+            (lost, Validity::InvalidPlatform, true, false, 5),
+            (lost, Validity::Valid, false, true, 5),
         ] {
-            assert_eq!(exit_code(&[clean, tally], validity, interrupted), code);
+            assert_eq!(exit_code(&[clean, tally], validity, slos_met, interrupted), code);
         }
     }
 }

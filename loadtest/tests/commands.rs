@@ -27,6 +27,7 @@ fn short_run(arguments: &str) -> Value {
     let invalid = result["verdict"]["validity"] != "valid";
     assert_eq!(output.status.code(), Some(if invalid { 4 } else { 0 }));
     assert_eq!(result["verdict"]["passed"], Value::Bool(!invalid));
+    assert_fits("result", &result);
     result
 }
 
@@ -78,6 +79,7 @@ fn refuses_what_it_cannot_do_and_says_what_to_do() {
         ("run keyed-count --epoch-interval 1us", "1ms or more"),
         ("run keyed-count --duration 0s", "must take some time"),
         ("max keyed-count --precision 90%", "0.5% to 50%"),
+        ("run keyed-count --slo p98<1ms", "there is no `p98`"),
     ] {
         let output = loadtest(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");
@@ -90,6 +92,61 @@ fn a_result_that_cannot_be_written_is_an_error() {
     let output = loadtest("hiccup --duration 5ms --json /nowhere/result.json");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("cannot write /nowhere/result.json"));
+}
+
+#[test]
+fn an_objective_that_is_not_met_is_another_end_than_an_invalid_run() {
+    let run = |slo: &str| {
+        let arguments = format!("run passthrough --rate 1k/s --duration 300ms {SHORT} --epoch-interval 20ms --json -");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream-loadtest"));
+        let output = command.args(arguments.split_whitespace()).args(["--slo", slo]).output().unwrap();
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), result, text(&output.stderr))
+    };
+    let (code, result, table) = run("lost==0 and duplicated==0");
+    assert_eq!((&result["slo"][0]["met"], &result["slo"][1]["met"]), (&Value::Bool(true), &Value::Bool(true)));
+    assert!(matches!(code, Some(0 | 4)) && table.contains("✓ lost==0: 0"), "{table}");
+    let (code, result, table) = run("processed.max<1ns");
+    assert_eq!(&result["slo"][0]["met"], &Value::Bool(false));
+    assert!(result["slo"][0]["observed"].as_f64().unwrap() > 1.0);
+    // A machine that is too busy wins over the objective.
+    let valid = result["verdict"]["validity"] == "valid";
+    assert_eq!(code, Some(if valid { 3 } else { 4 }), "{table}");
+    assert!(table.contains("✗ processed.max<1ns: ") && result["verdict"]["passed"] == false, "{table}");
+}
+
+/// The schema of results, as it is committed.
+fn committed_schema(of: &str) -> &'static str {
+    match of {
+        "result" => include_str!("../schema/loadtest-result-1.json"),
+        _ => include_str!("../schema/loadtest-suite-1.json"),
+    }
+}
+
+#[test]
+fn the_schemas_are_those_that_are_committed() {
+    for of in ["result", "suite"] {
+        let printed = text(&loadtest(&format!("schema {of}")).stdout);
+        let place = format!("{}/schema/loadtest-{of}-1.json", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("MILLSTREAM_WRITE_DOCS").is_some() {
+            std::fs::write(place, &printed).unwrap();
+        } else {
+            assert!(printed == committed_schema(of), "{place} is not what is written: `make pages` makes it anew");
+        }
+    }
+}
+
+/// Holds a result against its schema.
+fn assert_fits(of: &str, value: &Value) {
+    let schema = serde_json::from_str(committed_schema(of)).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(value).map(|error| format!("{} at {}", error, error.instance_path())).collect();
+    assert_eq!(errors, Vec::<String>::new());
+    // The schema does refuse something.
+    let mut other = value.clone();
+    other["surprise"] = Value::Null;
+    assert!(!validator.is_valid(&other));
 }
 
 #[test]
@@ -107,6 +164,7 @@ fn a_search_keeps_the_result_of_every_step() {
     assert_eq!((&suite["schema"], &suite["max"]), (&Value::from("loadtest-suite/1"), &Value::Null));
     assert_eq!(suite["steps"].as_array().unwrap().len(), 1);
     assert_eq!(suite["steps"][0]["result"]["schema"], "loadtest-result/1");
+    assert_fits("suite", &suite);
 }
 
 #[cfg(unix)]
