@@ -28,6 +28,7 @@ pub mod socket;
 pub mod stream;
 pub mod table;
 pub mod testing;
+pub mod wal;
 
 /// What most pipelines name: one `use` for all connectors.
 pub mod prelude {
@@ -45,4 +46,5 @@ pub mod prelude {
     pub use crate::socket::{SocketCounter, SocketCounts, SocketLines, SocketListener};
     pub use crate::stream::StreamSource;
     pub use crate::table::{MemoryTable, Table, memory_table};
+    pub use crate::wal::WalSource;
 }

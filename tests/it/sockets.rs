@@ -1,13 +1,20 @@
-//! Sockets under a whole pipeline: floods, silence, and what is dropped; a write-ahead log in front of them.
+//! Sources that cannot be read again, under a whole pipeline: floods, silence, what is dropped; a write-ahead log behind them.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+#[cfg(feature = "rocksdb")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millstream::connectors::socket::SocketCounter;
 use millstream::prelude::*;
+#[cfg(feature = "rocksdb")]
+use millstream::runtime::source::Source;
 use millstream::runtime::testing::ManualClock;
+
+#[cfg(feature = "rocksdb")]
+use crate::stored::chain;
 
 /// More than a process may have to serve.
 const FLOOD: usize = 5_000;
@@ -92,4 +99,46 @@ fn a_server_that_closes_in_mid_line_costs_that_line_and_it_is_counted() {
     job.join().unwrap();
     assert_eq!(collected.snapshot(), ["one", "two"]);
     assert_eq!((counter.counts().lines, counter.counts().partial_lines), (2, 1));
+}
+
+/// What a line's process does with it; fails once, in the middle.
+#[cfg(feature = "rocksdb")]
+fn numbers_of<S: Source<Out = u64>>(source: S, backend: RocksDb) -> (Runtime, JobHandle, Collected<u64>) {
+    let (sink, collected) = Collect::new();
+    let pipeline = Pipeline::new("behind-a-log").epoch_interval(Duration::from_millis(5));
+    let failed = Arc::new(AtomicBool::new(false));
+    let fail_once = move |n: u64| match n == 150 && !failed.swap(true, Ordering::Relaxed) {
+        true => Err("planned"),
+        false => Ok(n),
+    };
+    pipeline.source("numbers", source).try_map(fail_once).sink("out", sink);
+    let runtime = Runtime::builder().workers(1).state_backend(backend).build().unwrap();
+    let job = runtime.start(pipeline).unwrap();
+    (runtime, job, collected)
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn behind_a_write_ahead_log_a_feed_loses_nothing_when_an_attempt_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = RocksDb::at(dir.path());
+    let (feed, source) = feed::<u64>(16);
+    let (_runtime, job, collected) = numbers_of(WalSource::new("log", source, backend.clone()), backend.clone());
+    let receipts: Vec<_> = (0..300).map(|n| feed.send_durable(n).unwrap()).collect();
+    for receipt in receipts {
+        receipt.wait().unwrap();
+    }
+    drop(feed);
+    job.join().unwrap();
+    assert!(collected.snapshot().into_iter().eq(0..300));
+    // The log holds its own store's lock, under its own name.
+    let (_feed, source) = millstream::prelude::feed::<u64>(16);
+    let pipeline = Pipeline::new("same-name");
+    pipeline.source("numbers", WalSource::new("same-name", source, backend.clone())).sink("out", Blackhole::new());
+    let runtime = Runtime::builder().workers(1).restart(RestartPolicy::never()).state_backend(backend).build().unwrap();
+    let error = match runtime.start(pipeline) {
+        Err(error) => chain(&error),
+        Ok(job) => chain(&job.join().expect_err("two stores in one directory")),
+    };
+    assert!(error.contains("write-ahead log same-name") && error.contains("in use by"), "{error}");
 }

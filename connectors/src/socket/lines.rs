@@ -25,7 +25,8 @@ use super::reader::{Shared, SocketReader, check_limits, shared, split, start};
 ///
 /// **At-most-once:** the server will not send again what it has sent. The connection outlives the attempts of a job, so what
 /// was not taken from it yet is read by the next attempt, but what an attempt had taken and not committed when it failed
-/// is lost, never doubled; and the process's end loses also what lay in the system's buffers. The **position** counts
+/// is lost, never doubled; and the process's end loses also what lay in the system's buffers. Behind a
+/// [`WalSource`](crate::wal::WalSource) only the latter is lost. The **position** counts
 /// the lines that were taken.
 #[must_use]
 pub struct SocketLines {

@@ -28,7 +28,8 @@ use super::server::Server;
 ///
 /// **At-most-once:** nothing is acknowledged, so a peer cannot know what to send again. The connections outlive the attempts
 /// of a job, and what was not taken from them yet is read by the next attempt, but what an attempt had taken and not
-/// committed when it failed is lost, never doubled; and the process's end loses also what lay in the system's buffers.
+/// committed when it failed is lost, never doubled; and the process's end loses also what lay in the system's buffers. Behind a
+/// [`WalSource`](crate::wal::WalSource) only the latter is lost.
 /// The **position** counts the lines that were taken.
 #[must_use]
 pub struct SocketListener {

@@ -24,8 +24,8 @@ const WAIT: Duration = Duration::from_millis(50);
 /// One split; the **position** counts the items that were taken in the life of the pipeline. A stream cannot be read
 /// again, so this source is **at-most-once for the open epoch**: the stream outlives the attempts of a job, and what was
 /// not taken yet is read by the next one, but what an attempt had taken and not committed when it failed is lost, never
-/// doubled. After a restart of the process it reads the stream it is given then. If that is not enough, send the
-/// items through [`Feed::send_durable`](crate::channel::Feed::send_durable), and again what its receipts report as lost.
+/// doubled. After a restart of the process it reads the stream it is given then. If that is not enough, put a
+/// [`WalSource`](crate::wal::WalSource) in front of it.
 ///
 /// The stream is polled on the reader's thread, outside of any async runtime, one item at a time and only when there is
 /// room for it: back pressure is that it is not polled. Timers and sockets of a tokio runtime work if they were made
