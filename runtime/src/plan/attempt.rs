@@ -79,6 +79,14 @@ pub struct TaskSeed {
     outputs: HashMap<usize, Vec<AnySend>>,
 }
 
+/// A source does not say which splits it has, so nothing can be read.
+#[derive(Debug, thiserror::Error)]
+#[error("source {name} cannot list its splits")]
+struct UnlistedSplits {
+    name: String,
+    source: BoxError,
+}
+
 impl std::fmt::Debug for TaskSeed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TaskSeed").field("subtask", &self.subtask).finish_non_exhaustive()
@@ -144,8 +152,8 @@ impl Plan {
         let operator = self.operator(spec, task.head);
         let saved = spec.restored.positions.iter().filter(|position| position.operator == operator);
         let mut saved: BTreeMap<_, _> = saved.map(|position| (&position.split, position)).collect();
-        let mut splits =
-            source.splits().map_err(|error| format!("source {} cannot list its splits: {error}", vertex.name))?;
+        let unlisted = |source| UnlistedSplits { name: vertex.name.clone(), source };
+        let mut splits = source.splits().map_err(unlisted)?;
         splits.sort();
         splits.dedup();
         let mut shares: Vec<Vec<SplitStart>> = (0..self.parallelism).map(|_| Vec::new()).collect();
