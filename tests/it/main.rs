@@ -39,3 +39,4 @@ mod simulation;
 mod sockets;
 #[cfg(feature = "rocksdb")]
 mod stored;
+mod threads;
