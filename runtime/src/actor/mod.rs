@@ -7,6 +7,9 @@
 //!   millstream-commit-<pipeline>   the committer; blocks on the disk
 //!   millstream-sink-<sink>         one per level-2 sink, over all attempts; may block in the connector
 //!   millstream-ack-<pipeline>      tells sources what is durable, so that a slow source delays no commit
+//!   millstream-fold-<pipeline>     folds the log into rows
+//!   millstream-rows-<n>-<pipeline> reads rows that a task waits for; millstream-warm-<pipeline> those that nobody waits for yet
+//!   millstream-open-<pipeline>     opens the store, and is left behind if that hangs
 //! ```
 //! Orders to the actors are messages; no record sits in a mailbox. `do_send` ignores a mailbox's bound, so the protocol
 //! bounds it: per subtask one part per epoch in flight and one end, one answer of the committer per order, one report per
