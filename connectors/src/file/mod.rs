@@ -20,6 +20,7 @@ mod committed;
 mod connector;
 mod durable;
 mod error;
+mod line;
 mod log;
 mod names;
 mod reader;

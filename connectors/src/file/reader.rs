@@ -1,7 +1,7 @@
 //! Reads one file line by line.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use millstream_runtime::error::BoxError;
@@ -9,20 +9,11 @@ use millstream_runtime::record::Record;
 use millstream_runtime::source::{Batch, Polled, Position, Reader};
 
 use super::error::{LinesError, io_error};
-use super::source::{InvalidText, SkippedLines};
-use crate::codec::escaped;
+pub(super) use super::line::Settings;
 use crate::pace::Pace;
 
 /// A batch is closed at this many bytes of text, so that long lines do not pile up in memory.
 const MOST_BATCH_BYTES: usize = 1 << 20;
-
-/// How lines are read.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) invalid: InvalidText,
-    pub(super) most_bytes: usize,
-    pub(super) skipped: SkippedLines,
-}
 
 /// Reads the lines of one file.
 #[derive(Debug)]
@@ -80,45 +71,12 @@ impl LinesReader {
 
     /// Reads one line: how many bytes it takes up in the file, and its text unless it is skipped. Nothing at the end.
     fn line(&self, file: &mut BufReader<File>) -> Result<Option<(u64, Option<String>)>, LinesError> {
-        let most = self.settings.most_bytes;
-        let mut line = Vec::new();
-        // Two more bytes for the line's end: what is still without one then is too long, and was never read as a whole.
-        let length = file
-            .by_ref()
-            .take((most as u64).saturating_add(2))
-            .read_until(b'\n', &mut line)
-            .map_err(io_error("read", &self.path))?;
-        if length == 0 {
+        let line = self.settings.cut(file, &self.path)?;
+        if line.is_empty() {
             return Ok(None);
         }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-        }
-        if line.len() > most {
-            return Err(LinesError::TooLong {
-                path: self.path.clone(),
-                offset: self.offset,
-                most,
-                start: escaped(&line),
-            });
-        }
-        let length = length as u64;
-        match String::from_utf8(line) {
-            Ok(text) => Ok(Some((length, Some(text)))),
-            Err(_) if self.settings.invalid == InvalidText::Skip => {
-                self.settings.skipped.add_one();
-                Ok(Some((length, None)))
-            }
-            Err(error) => Err(LinesError::NotText {
-                path: self.path.clone(),
-                offset: self.offset,
-                length: error.as_bytes().len(),
-                start: escaped(error.as_bytes()),
-            }),
-        }
+        let length = line.len() as u64;
+        Ok(Some((length, self.settings.text(line, &self.path, self.offset)?)))
     }
 }
 
