@@ -25,15 +25,14 @@ fn root() -> &'static Path {
 fn all() -> Vec<Options> {
     let mut found: Vec<Options> = Vec::new();
     for directory in [
-        "runtime/src/runtime.rs",
+        "runtime/src/runtime",
         "runtime/src/job",
         "runtime/src/state",
         "operators/src",
         "runtime/src/watermark",
         "connectors/src",
     ] {
-        let path = root().join(directory);
-        let sources = if path.is_file() { vec![std::fs::read_to_string(path).unwrap()] } else { sources(&path) };
+        let sources = sources(&root().join(directory));
         let types = sources.iter().flat_map(|source| read(source));
         // What the host's code gets is set by the builder.
         found.extend(types.filter(|options| !["JobConfig"].contains(&options.of.as_str())));
