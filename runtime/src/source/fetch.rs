@@ -103,6 +103,7 @@ impl<T: Send + 'static> Fetcher<T> {
     /// Polls one split; nothing if it had nothing.
     fn poll(&mut self, index: usize) -> Option<Fetched<T>> {
         let split = self.splits.get_mut(index)?;
+        let before = split.start.from.clone().unwrap_or_default();
         let polled = match poll_split(self.source.as_ref(), split) {
             Ok(polled) => polled,
             Err(error) => {
@@ -115,15 +116,20 @@ impl<T: Send + 'static> Fetcher<T> {
         if ended {
             split.state = State::Ended;
         }
-        if !ended && batch.records.is_empty() {
-            if polled == Polled::More {
-                self.idle.is_busy(index);
-            } else if self.idle.had_nothing(index) {
-                self.task.ring();
-            }
+        if ended || !batch.records.is_empty() {
+            self.idle.gave(index);
+            return Some(Fetched::Batch { split: index, batch, ended });
+        }
+        if polled == Polled::More {
+            self.idle.is_busy(index);
+        } else if self.idle.had_nothing(index) {
+            self.task.ring();
+        }
+        // A place can move without a record: behind lines that are left out, behind an empty file.
+        if batch.end == before {
             return None;
         }
-        self.idle.gave(index);
+        self.idle.hands_over(index);
         Some(Fetched::Batch { split: index, batch, ended })
     }
 }

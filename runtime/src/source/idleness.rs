@@ -85,10 +85,15 @@ pub struct IdleWatch {
 impl IdleWatch {
     /// A reader gave a batch, which is about to be handed over.
     pub(super) fn gave(&mut self, split: usize) {
+        self.hands_over(split);
+        self.is_busy(split);
+    }
+
+    /// A batch is about to be handed over, maybe without a record.
+    pub(super) fn hands_over(&mut self, split: usize) {
         if let Some(split) = self.splits.get(split) {
             split.handed.fetch_add(1, Ordering::SeqCst);
         }
-        self.is_busy(split);
     }
 
     /// A reader has more, and gave nothing yet.

@@ -228,3 +228,37 @@ fn a_split_is_idle_by_its_readers_answers_only_and_that_rings_the_task() {
     let [first, second] = idle(&mut bench)[..] else { panic!("two splits") };
     assert!(second >= 10 && first < second, "split 0 gave a batch later: {first} {second}");
 }
+
+/// Moves on without a record, once; then has nothing.
+struct Skips(bool);
+
+impl Reader<i64> for Skips {
+    fn poll(&mut self, batch: &mut Batch<i64>, _limit: usize) -> Result<Answer, BoxError> {
+        batch.end = Position::from_u64(9);
+        Ok(if std::mem::replace(&mut self.0, false) { Answer::More } else { Answer::Idle })
+    }
+}
+
+impl Source for Skips {
+    type Out = i64;
+
+    fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
+        Ok(vec![])
+    }
+
+    fn reader(&self, _split: &SplitId, _from: Option<&Position>) -> Result<Box<dyn Reader<i64>>, BoxError> {
+        Ok(Box::new(Self(self.0)))
+    }
+}
+
+#[test]
+fn a_place_that_moves_without_a_record_is_saved() {
+    let mut bench = bench(1, &[], &[]);
+    let start = SplitStart { split: SplitId::new("0"), from: None, ended: false, watermarks: vec![] };
+    let watch = bench.watch.take().unwrap();
+    let mut fetcher = Fetcher::new(Arc::new(Skips(true)), vec![start], bench.batches.clone(), Bell::default(), watch);
+    assert_eq!([fetcher.step(), fetcher.step()], [Fetch::Worked, Fetch::Idle], "handed over once");
+    assert_eq!(bench.turns(), [] as [&str; 0]);
+    bench.barrier(Ends::Epoch);
+    assert_eq!(bench.saved(), [("0".to_owned(), vec![])]);
+}
