@@ -38,7 +38,10 @@ pub mod prelude {
         try_for_each,
     };
     pub use crate::console::Console;
-    pub use crate::file::{FileSink, InvalidText, Lines, RecordFile, read_committed};
+    pub use crate::file::{
+        CleanSource, FileIdentity, FileSink, InvalidText, Lines, MissingFiles, RecordFile, WatchedDirectory,
+        read_committed,
+    };
     pub use crate::foreach::{ForeachError, ForeachWriter, foreach};
     pub use crate::generator::Generator;
     pub use crate::iter::IterSource;

@@ -169,7 +169,14 @@ fn a_source_that_cannot_be_read_is_named_with_the_remedy() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let no_address = ["is no address: give host:port, such as localhost:9999"];
     let zero = ["so nothing could ever be read; give at least"];
-    let table: [(&str, Pipeline, Vec<&str>); 18] = [
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let watched = |name: &str| WatchedDirectory::at(dir.path().join(name), "files", Memory::new());
+    let table: [(&str, Pipeline, Vec<&str>); 22] = [
+        ("no directory", of(watched("none")), vec!["cannot watch ", "/none; create it, or correct the path"]),
+        ("a file", of(watched("file")), vec!["cannot watch ", "/file; it is a file: name its directory"]),
+        ("no pattern", of(watched("").files(["["])), vec!["\"[\" is no pattern for files: "]),
+        ("no interval", of(watched("").interval(Duration::ZERO)), vec!["interval is 0; give at least 1 ms"]),
         ("no rows per second", of(RateSource::per_second(0)), vec!["per_second is 0", "give at least 1"]),
         ("no splits of a rate", of(RateSource::per_second(1).splits(0)), vec!["splits is 0", "give at least 1"]),
         ("no rows per batch", of(RateMicroBatch::rows_per_batch(0)), vec!["rows_per_batch is 0", "give at least 1"]),

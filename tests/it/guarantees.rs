@@ -26,6 +26,7 @@ fn sink<T>(sink: impl IntoSink<T>) -> Sink {
 fn sources() -> Vec<SourceDeclaration> {
     vec![
         Lines::at("in").declaration(),
+        WatchedDirectory::at("in", "in-files", Memory::new()).declaration(),
         Generator::new(None, |number| number).declaration(),
         RateSource::per_second(1).declaration(),
         RateMicroBatch::rows_per_batch(1).declaration(),

@@ -40,3 +40,5 @@ mod sockets;
 #[cfg(feature = "rocksdb")]
 mod stored;
 mod threads;
+#[cfg(feature = "rocksdb")]
+mod watched;

@@ -27,9 +27,13 @@ mod reader;
 mod sink;
 mod source;
 mod tree;
+mod watched;
 
 pub use self::committed::{CommittedFile, read_committed};
 pub use self::error::LinesError;
 pub use self::log::LogError;
 pub use self::sink::{FileSink, RecordFile};
 pub use self::source::{InvalidText, Lines, SkippedLines};
+pub use self::watched::{
+    CleanSource, FileIdentity, MissingFiles, WatchError, WatchedCounter, WatchedCounts, WatchedDirectory,
+};
