@@ -93,6 +93,27 @@ fn every_line_of_every_file_counts_once_across_failed_attempts_and_restarts() {
 }
 
 #[test]
+fn one_pipeline_goes_on_with_what_another_has_committed() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let backend = RocksDb::at(state.path());
+    let (runtime, between) =
+        (Runtime::builder().workers(1).state_backend(backend.clone()).build().unwrap(), dir.path());
+    let first = Pipeline::new("first").epoch_interval(Duration::from_millis(1));
+    let files = FileSink::at(between).roll_bytes(100).roll_interval(Duration::from_millis(1));
+    first.source("numbers", Generator::new(Some(5_000), |n| n)).sink("files", files);
+    let second = Pipeline::new("second").epoch_interval(Duration::from_millis(5));
+    let (sink, collected) = Collect::new();
+    second.source("numbers", watch(between, &backend)).try_map(number).sink("out", sink);
+    let job = runtime.start(second).unwrap();
+    runtime.start(first).unwrap().join().unwrap();
+    collected.wait_for(5_000).unwrap();
+    job.stop_blocking(Duration::from_secs(10)).unwrap();
+    let mut seen = collected.snapshot();
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..5_000));
+}
+
+#[test]
 fn subtasks_that_read_nothing_hold_no_watermark_back() {
     let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let backend = RocksDb::at(state.path());

@@ -10,9 +10,10 @@ use glob::{MatchOptions, Pattern};
 use millstream_runtime::time::Timestamp;
 
 use super::error::WatchError;
+use super::logs::SinkLogs;
 
-/// Directories with a log of what was committed: our own, Spark's.
-const SINK_LOGS: [&str; 2] = ["_metadata", "_spark_metadata"];
+/// The log of Spark's file sink.
+const SPARK_LOG: &str = "_spark_metadata";
 
 /// A dot at the beginning is matched by nothing, since such names are hidden anyway.
 const MATCH: MatchOptions =
@@ -26,6 +27,7 @@ pub(super) struct Directory {
     levels: Vec<Pattern>,
     /// A file's name has to match one of them, if there are any.
     names: Vec<Pattern>,
+    logs: SinkLogs,
 }
 
 /// A file that is there.
@@ -52,6 +54,7 @@ impl Directory {
             root: root.to_owned(),
             levels: levels.map(|level| compile("directories", level)).collect::<Result<_, _>>()?,
             names: files.iter().map(|name| compile("files", name)).collect::<Result<_, _>>()?,
+            logs: SinkLogs::default(),
         })
     }
 
@@ -60,12 +63,16 @@ impl Directory {
         std::fs::read_dir(&self.root).map(drop).map_err(unlisted(&self.root))
     }
 
-    /// Returns the files that are there and of which `wanted` says so, in no order. It is asked once for the path of each.
-    pub(super) fn list(&self, wanted: &mut dyn FnMut(&str) -> bool) -> Result<Vec<Found>, WatchError> {
+    /// Returns the files that are there, are committed where a sink writes them, and of which `wanted` says so, in no order. It
+    /// is asked once for the path of each.
+    pub(super) fn list(&mut self, wanted: &mut dyn FnMut(&str) -> bool) -> Result<Vec<Found>, WatchError> {
         let mut found = Vec::new();
         let mut open = vec![(0, String::new())];
         while let Some((depth, prefix)) = open.pop() {
             let dir = self.root.join(&prefix);
+            // Before the listing: a file that its log names is there.
+            let is_last = depth == self.levels.len();
+            let committed = if is_last { self.logs.committed(&dir)? } else { None };
             let entries = match std::fs::read_dir(&dir) {
                 // Between the listing of the one above it and now.
                 Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => continue,
@@ -73,15 +80,21 @@ impl Directory {
             };
             for entry in entries {
                 let entry = entry.map_err(unlisted(&dir))?;
-                let Some(name) = self.visible(depth, &dir, &entry.file_name())? else { continue };
+                let file_name = entry.file_name();
+                if is_last && file_name == SPARK_LOG {
+                    return Err(WatchError::SparkSink { path: dir });
+                }
+                let patterns = self.levels.get(depth).map_or(self.names.as_slice(), std::slice::from_ref);
+                let Some(name) = visible(patterns, &dir, &file_name)? else { continue };
                 let path = format!("{prefix}{name}");
-                if depth < self.levels.len() {
+                if !is_last {
                     if is_directory(&entry)? {
                         open.push((depth + 1, format!("{path}/")));
                     }
-                } else if !entry.file_type().is_ok_and(|kind| kind.is_dir())
+                } else if committed.is_none_or(|committed| committed.contains(&name))
+                    && !entry.file_type().is_ok_and(|kind| kind.is_dir())
                     && wanted(&path)
-                    && let Some(stamp) = self.stamp(&path)?
+                    && let Some(stamp) = stamp(&self.root, &path)?
                 {
                     found.push(Found { path, stamp });
                 }
@@ -90,49 +103,48 @@ impl Directory {
         Ok(found)
     }
 
-    /// Returns a file's stamp; nothing if it is not there, or is a pipe, a socket, a device.
-    pub(super) fn stamp(&self, path: &str) -> Result<Option<Stamp>, WatchError> {
-        let path = self.root.join(path);
-        let stamp = |metadata: &Metadata| {
-            let time = match metadata.modified()?.duration_since(UNIX_EPOCH) {
-                Ok(after) => Timestamp::from_micros(0).saturating_add(after),
-                Err(before) => Timestamp::from_micros(0).saturating_sub(before.duration()),
-            };
-            Ok(Stamp { time, bytes: metadata.len() })
-        };
-        match std::fs::metadata(&path) {
-            Ok(metadata) if !metadata.is_file() => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            metadata => match metadata.and_then(|metadata| stamp(&metadata)) {
-                Ok(stamp) => Ok(Some(stamp)),
-                Err(source) => Err(WatchError::File { path, source }),
-            },
-        }
+    /// Returns a directory that a file sink writes into, if any was found.
+    pub(super) fn of_a_sink(&self) -> Option<&Path> {
+        self.logs.any()
     }
 
-    /// Returns a name that is not hidden and that its level's pattern matches.
-    fn visible(&self, depth: usize, dir: &Path, name: &OsStr) -> Result<Option<String>, WatchError> {
-        if depth == self.levels.len()
-            && let Some(log) = SINK_LOGS.iter().find(|log| name == **log)
-        {
-            return Err(WatchError::SinkOutput { path: dir.to_owned(), log: (*log).to_owned() });
-        }
-        if name.as_encoded_bytes().first().is_none_or(|first| matches!(first, b'.' | b'_')) {
-            return Ok(None);
-        }
-        let lossy = name.to_string_lossy();
-        let matches = |pattern: &Pattern| pattern.matches_with(&lossy, MATCH);
-        let is_wanted = match self.levels.get(depth) {
-            Some(level) => matches(level),
-            None => self.names.is_empty() || self.names.iter().any(matches),
+    /// Returns a file's stamp; nothing if it is not there, or is a pipe, a socket, a device.
+    pub(super) fn stamp(&self, path: &str) -> Result<Option<Stamp>, WatchError> {
+        stamp(&self.root, path)
+    }
+}
+
+fn stamp(root: &Path, path: &str) -> Result<Option<Stamp>, WatchError> {
+    let path = root.join(path);
+    let of = |metadata: &Metadata| {
+        let time = match metadata.modified()?.duration_since(UNIX_EPOCH) {
+            Ok(after) => Timestamp::from_micros(0).saturating_add(after),
+            Err(before) => Timestamp::from_micros(0).saturating_sub(before.duration()),
         };
-        if !is_wanted {
-            return Ok(None);
-        }
-        match name.to_str() {
-            Some(name) => Ok(Some(name.to_owned())),
-            None => Err(WatchError::NoName { path: dir.join(name) }),
-        }
+        Ok(Stamp { time, bytes: metadata.len() })
+    };
+    match std::fs::metadata(&path) {
+        Ok(metadata) if !metadata.is_file() => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        metadata => match metadata.and_then(|metadata| of(&metadata)) {
+            Ok(stamp) => Ok(Some(stamp)),
+            Err(source) => Err(WatchError::File { path, source }),
+        },
+    }
+}
+
+/// Returns a name that is not hidden and that one of the patterns matches, if there are any.
+fn visible(patterns: &[Pattern], dir: &Path, name: &OsStr) -> Result<Option<String>, WatchError> {
+    if name.as_encoded_bytes().first().is_none_or(|first| matches!(first, b'.' | b'_')) {
+        return Ok(None);
+    }
+    let lossy = name.to_string_lossy();
+    if !patterns.is_empty() && !patterns.iter().any(|pattern| pattern.matches_with(&lossy, MATCH)) {
+        return Ok(None);
+    }
+    match name.to_str() {
+        Some(name) => Ok(Some(name.to_owned())),
+        None => Err(WatchError::NoName { path: dir.join(name) }),
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use millstream_runtime::state::store::StoreError;
 
+use super::super::log::LogError;
+
 /// A watched directory cannot be read, or its list of files does not fit the pipeline. The attempt fails; the runtime starts
 /// another from the last epoch.
 #[derive(Debug, thiserror::Error)]
@@ -32,19 +34,28 @@ pub enum WatchError {
         /// The file.
         path: PathBuf,
     },
-    /// The directory is the output of a file sink: its log says which files count, and the directory does not.
+    /// The directory is the output of Spark's file sink, whose log is not understood here.
     #[error(
-        "cannot watch {}: it is the output of a file sink, whose log in {log} says which of its files count, and that is not \
-         read here; read it with read_committed, or let the sink write elsewhere and rename finished files into a directory \
-         to watch",
+        "cannot watch {}: it is the output of Spark's file sink, whose log in _spark_metadata says which files count, and that \
+         is not understood here; let it write elsewhere and rename finished files into a directory to watch",
+        path.display()
+    )]
+    SparkSink {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The files are not this pipeline's to take away: a file sink writes them, and its log names them.
+    #[error(
+        "cannot delete or archive files in {}: a file sink writes them, and its log names them; leave clean_source off",
         path.display()
     )]
     SinkOutput {
         /// The directory.
         path: PathBuf,
-        /// The name of the log.
-        log: String,
     },
+    /// The log of the file sink that writes into the directory cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// A listed file was gone before it was read to its end.
     #[error(
         "cannot go on at byte {offset} of {}: the file was listed and is gone; restore it, or leave such files out with \

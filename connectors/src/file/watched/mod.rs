@@ -12,6 +12,7 @@ mod counts;
 mod directory;
 mod error;
 mod list;
+mod logs;
 mod reader;
 mod shared;
 mod source;

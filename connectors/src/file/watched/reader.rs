@@ -88,7 +88,10 @@ impl Reader<String> for WatchedReader {
 
 impl WatchedReader {
     fn step(&mut self, batch: &mut Batch<String>, limit: usize, now: Timestamp) -> Result<Polled, BoxError> {
-        self.watched.clean(self.reader, &self.directory)?;
+        // Not before a look at the directory has shown that its files may be taken away.
+        if self.look_at.is_some() {
+            self.watched.clean(self.reader, &self.directory)?;
+        }
         match self.file.take() {
             Some((file, lines)) => self.read(file, lines, batch, limit),
             None => match self.watched.file(self.reader, self.at.file)? {
@@ -175,7 +178,7 @@ impl WatchedReader {
         if is_time {
             self.look_at = Some(now.saturating_add(self.interval));
         }
-        match self.watched.list_more(self.reader, is_time.then_some(&self.directory))? {
+        match self.watched.list_more(self.reader, is_time.then_some(&mut self.directory))? {
             true => Ok(Polled::More),
             false if is_time => Ok(Polled::Idle),
             false => Ok(self.pause(now)),

@@ -97,7 +97,7 @@ impl Watched {
 
     /// Lists more files: those that were found before, or else what is in the directory now, if one is given. Says whether
     /// there were any.
-    pub(super) fn list_more(&self, reader: u64, look_at: Option<&Directory>) -> Result<bool, BoxError> {
+    pub(super) fn list_more(&self, reader: u64, look_at: Option<&mut Directory>) -> Result<bool, BoxError> {
         let mut inner = self.state.get(reader)?;
         let state = &mut inner.state;
         if state.found.is_empty()
@@ -123,7 +123,7 @@ impl Watched {
     }
 
     /// Looks for new files, and forgets old ones that are gone.
-    fn look(&self, state: &mut State, directory: &Directory) -> Result<(), WatchError> {
+    fn look(&self, state: &mut State, directory: &mut Directory) -> Result<(), WatchError> {
         let State { open, found, left_out, .. } = state;
         let (store, list) = self.list(open)?;
         let oldest = oldest(list.newest(), self.config.max_age);
@@ -138,6 +138,11 @@ impl Watched {
                 false
             }
         })?;
+        if self.config.clean != CleanSource::Off
+            && let Some(path) = directory.of_a_sink()
+        {
+            return Err(WatchError::SinkOutput { path: path.to_owned() });
+        }
         let before = std::mem::take(left_out);
         let mut leave_out = |path: String, counted, why: &str| {
             if !before.contains(&path) {

@@ -42,6 +42,9 @@ const SPLIT: &str = "files";
 /// has an entry, also in memory, for each file that is in the directory, and for each that is gone and not older than
 /// [`max_file_age`](Self::max_file_age): [`clean_source`](Self::clean_source) keeps it short.
 ///
+/// **A directory that a [`FileSink`](super::super::FileSink) writes into** may be watched: only files that its log names as
+/// committed are read, so that one pipeline goes on with what another has committed. They must not be cleaned away.
+///
 /// A **line** is what it is to [`Lines`](super::super::Lines). A file that was listed must not change, and must stay until it
 /// is read and its epoch is committed. The source never ends; it is one split, read by one subtask.
 #[must_use]
@@ -175,13 +178,6 @@ impl WatchedDirectory {
     }
 }
 
-#[cfg(test)]
-impl WatchedDirectory {
-    pub(super) fn set_durability(&mut self, durability: Durability) {
-        self.watched.config.durability = durability;
-    }
-}
-
 impl fmt::Debug for WatchedDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchedDirectory").field("path", &self.path).finish_non_exhaustive()
@@ -234,5 +230,12 @@ impl Source for WatchedDirectory {
                 self.watched.committed(place.file);
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl WatchedDirectory {
+    pub(super) fn set_durability(&mut self, durability: Durability) {
+        self.watched.config.durability = durability;
     }
 }

@@ -1,8 +1,11 @@
 //! Which files are read, in which order, and what is said about the others.
 
+use millstream_runtime::id::{Attempt, Epoch, ShardId};
 use millstream_runtime::state::store::Memory;
 
 use super::*;
+use crate::file::log::{Entry, FileEntry};
+use crate::file::names::{entry_path, metadata_dir};
 use crate::file::{InvalidText, LinesError};
 
 /// An empty directory, and a pipeline that watches it.
@@ -204,12 +207,13 @@ fn what_is_committed_is_cleaned_away_and_nothing_else() {
     appear(dir.path(), "b", "another\n", NOW + 9);
     appear(dir.path(), "_done/c", "not ours\n", NOW);
     pipeline.restart(archive());
-    assert!(pipeline.all().is_empty());
+    // Not before the first look.
+    assert!(pipeline.all().is_empty() && pipeline.all().is_empty());
     assert_eq!((pipeline.counts().cleaned, pipeline.counts().not_cleaned), (0, 2), "b is changed, c is taken");
     assert!(is_there("b") && is_there("c"));
     assert_eq!(std::fs::read_to_string(dir.path().join("_done/c")).unwrap(), "not ours\n");
     pipeline.restart(open().clean_source(CleanSource::Delete));
-    assert!(pipeline.all().is_empty());
+    assert!(pipeline.all().is_empty() && pipeline.all().is_empty());
     assert_eq!((pipeline.counts().cleaned, is_there("b"), is_there("c")), (1, true, false));
 }
 
@@ -321,8 +325,56 @@ fn refuses_what_cannot_be_watched() {
     for archive in [path.join("_done/x"), path.join(".done"), path.join("../done")] {
         at(path).clean_source(CleanSource::Archive(archive)).splits().unwrap();
     }
-    std::fs::create_dir(path.join("_metadata")).unwrap();
-    let mut pipeline = Pipeline::of(path, Memory::new());
-    let error = pipeline.try_all().unwrap_err().to_string();
-    assert!(error.contains("it is the output of a file sink, whose log in _metadata says"), "{error}");
+    std::fs::create_dir(path.join("_spark_metadata")).unwrap();
+    let error = Pipeline::of(path, Memory::new()).try_all().unwrap_err().to_string();
+    assert!(error.contains("it is the output of Spark's file sink, whose log"), "{error}");
+}
+
+/// Commits a file as a sink would.
+fn commit(dir: &Path, number: u64, name: &str) {
+    let log_dir = metadata_dir(dir).join("0000");
+    std::fs::create_dir_all(&log_dir).unwrap();
+    let entry = Entry {
+        format: 1,
+        pipeline: "before".into(),
+        sink: "out".into(),
+        shard: ShardId::new(0),
+        attempt: Attempt::new(1),
+        instance: "ab".into(),
+        next: Epoch::new(number + 1),
+        file: Some(FileEntry {
+            name: name.into(),
+            bytes: 1,
+            crc32: 0,
+            rows: 1,
+            first: Epoch::new(number),
+            last: Epoch::new(number),
+        }),
+    };
+    std::fs::write(entry_path(&log_dir, number), entry.to_line().unwrap()).unwrap();
+}
+
+#[test]
+fn where_a_sink_writes_only_what_it_has_committed_is_read() {
+    let (dir, mut pipeline) = watched();
+    appear(dir.path(), "part-0", "0", NOW);
+    appear(dir.path(), "part-1", "never committed", NOW);
+    commit(dir.path(), 0, "part-0");
+    assert_eq!(pipeline.all(), ["0"]);
+    appear(dir.path(), "part-2", "2", NOW);
+    assert!(pipeline.all().is_empty());
+    commit(dir.path(), 1, "part-2");
+    assert_eq!(pipeline.all(), ["2"]);
+    pipeline.commit();
+    pipeline.fail();
+    commit(dir.path(), 2, "part-3");
+    appear(dir.path(), "part-3", "3", NOW);
+    assert_eq!(pipeline.all(), ["3"]);
+    // They are not to be taken away, and a log with a gap is not passed over.
+    let mut cleaning = Pipeline::of(dir.path(), Memory::new()).with(|source| source.clean_source(CleanSource::Delete));
+    let error = cleaning.try_all().unwrap_err().to_string();
+    assert!(error.contains("a file sink writes them") && error.contains("leave clean_source off"), "{error}");
+    std::fs::remove_file(entry_path(&metadata_dir(dir.path()).join("0000"), 1)).unwrap();
+    let error = Pipeline::of(dir.path(), Memory::new()).try_all().unwrap_err().to_string();
+    assert!(error.contains("has no entry 1, but has entry 2"), "{error}");
 }
