@@ -22,6 +22,24 @@ fn files(directory: &Path, starts: &str, ends: &str) -> Vec<PathBuf> {
     paths
 }
 
+/// The first byte of every key of the log.
+fn found(store: &dyn Store) -> Vec<u8> {
+    let mut keys = Vec::new();
+    let mut visit = |key: &[u8], _: &[u8]| {
+        keys.push(key[0]);
+        std::ops::ControlFlow::Continue(())
+    };
+    store.scan(Space::Log, &[], None, &mut visit).unwrap();
+    keys
+}
+
+/// Ingests four keys of the log.
+fn ingest(store: &mut dyn Store, from: u8) {
+    let mut entries = (from..from + 4).map(|key| (vec![key, 0], Some(vec![key; 1000].into())));
+    let run = store.write_run(Space::Log, &mut entries).unwrap();
+    store.ingest(run).unwrap();
+}
+
 #[test]
 fn the_options_in_force_are_the_pinned_ones() {
     let root = tempfile::tempdir().unwrap();
@@ -186,20 +204,6 @@ fn files_of_what_was_removed_go_once_that_is_durable_and_what_came_after_it_stay
     let mut store = RocksDb::at(root.path()).open("p", SHARD, true).unwrap();
     let directory = root.path().join("p/0");
     let tables = || files(&directory, "", ".sst").len();
-    let ingest = |store: &mut dyn Store, from: u8| {
-        let mut entries = (from..from + 4).map(|key| (vec![key, 0], Some(vec![key; 1000].into())));
-        let run = store.write_run(Space::Log, &mut entries).unwrap();
-        store.ingest(run).unwrap();
-    };
-    let found = |store: &dyn Store| {
-        let mut keys = Vec::new();
-        let mut visit = |key: &[u8], _: &[u8]| {
-            keys.push(key[0]);
-            std::ops::ControlFlow::Continue(())
-        };
-        store.scan(Space::Log, &[], None, &mut visit).unwrap();
-        keys
-    };
     for from in [0, 4, 8] {
         ingest(store.as_mut(), from);
     }
@@ -223,4 +227,24 @@ fn files_of_what_was_removed_go_once_that_is_durable_and_what_came_after_it_stay
     drop(store);
     let store = RocksDb::at(root.path()).open("p", SHARD, false).unwrap();
     assert_eq!(found(store.as_ref()), [1].into_iter().chain(6..12).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_put_behind_a_removal_stays_if_a_compaction_gives_it_a_file_of_its_own_before_the_sync() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = crate::state::MemoryShares::default().store;
+    let mut store = RocksDbStore::open(root.path().join("p/0"), true, memory).unwrap();
+    ingest(&mut store, 0);
+    let mut removal = WriteBatch::default();
+    removal.delete_range(Space::Log, [], [6]);
+    store.write(removal, Durability::Buffered).unwrap();
+    let mut put = WriteBatch::default();
+    put.put(Space::Log, [1], vec![1]);
+    store.write(put, Durability::Buffered).unwrap();
+    // Merges it with what was removed: on the lowest level, where whole files of a range may be dropped, and where the removal,
+    // whose end would lie outside of the range, is not needed any more.
+    let family = store.shared.db.cf_handle(Space::Log.name()).unwrap();
+    store.shared.db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    store.write(WriteBatch::default(), Durability::Synced).unwrap();
+    assert_eq!(found(&store), [1]);
 }
