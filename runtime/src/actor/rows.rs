@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::actor::threads::{Threads, yield_to_workers};
 use crate::channel::{QueueReceiver, QueueRecvError, QueueSendError, QueueSender, queue};
+use crate::error::guarded;
 use crate::operator::{ReadOrder, Urgency};
 use crate::state::read::{Found, StateRead, StateRows};
 use crate::state::store::{StoreError, StoreErrorKind, StoreShare};
@@ -81,6 +82,10 @@ impl RowReads {
 
 fn nobody() -> StoreError {
     StoreError::new(StoreErrorKind::Misuse, "read", "the readers' queue", "nobody reads rows any more")
+}
+
+fn panicked(message: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Misuse, "read", "a thread that reads rows", format!("it panicked: {message}"))
 }
 
 fn each<T>(orders: &QueueReceiver<T>, mut carry_out: impl FnMut(T)) {
@@ -166,14 +171,16 @@ impl Whole {
 
 impl Part {
     /// Reads, and waits while the committer opens its store anew: there is nothing to read through then. The task waits as long; it
-    /// is not lost, since the committer either goes on or ends the attempt.
+    /// is not lost, since the committer either goes on or ends the attempt. A panic is an answer as well, or the task would wait
+    /// for ever; the thread goes on with the next question.
     fn read(self, share: &StoreShare) {
         let Self { whole, number, looks } = self;
         while !whole.is_over() {
-            match share.with(|store| whole.read.carry_out_some(looks.clone(), store)) {
-                Some(Ok(found)) => return whole.take(number, found),
-                Some(Err(error)) => return whole.fail(error),
-                None => std::thread::park_timeout(PAUSE),
+            match guarded(|| share.with(|store| whole.read.carry_out_some(looks.clone(), store))) {
+                Ok(Some(Ok(found))) => return whole.take(number, found),
+                Ok(Some(Err(error))) => return whole.fail(error),
+                Ok(None) => std::thread::park_timeout(PAUSE),
+                Err(message) => return whole.fail(panicked(&message)),
             }
         }
     }
@@ -205,6 +212,9 @@ mod tests {
         }
 
         fn multi_get(&self, _: Space, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+            if keys.iter().any(|key| key == b"panic") {
+                std::panic::resume_unwind(Box::new("planned"));
+            }
             if keys.iter().any(|key| key == b"bad") {
                 return Err(StoreError::new(StoreErrorKind::Corrupt, "read", "rows", "it is bad"));
             }
@@ -314,6 +324,20 @@ mod tests {
         let looks = gets(0..20).into_iter().chain([Look::Get(b"bad".to_vec())]).chain(gets(20..40)).collect();
         let needed = host.ask(Urgency::Needed, looks);
         assert_eq!(answer(&needed).unwrap_err().kind, StoreErrorKind::Corrupt);
+        host.end();
+    }
+
+    #[test]
+    fn a_panic_of_a_reader_is_an_answer_and_leaves_all_threads_at_work() {
+        let host = Host::start();
+        for urgency in [Urgency::Needed, Urgency::Ahead] {
+            // More often than there are threads.
+            for _ in 0..2 * READERS {
+                let error = answer(&host.ask(urgency, vec![Look::Get(b"panic".to_vec())])).unwrap_err();
+                assert!(error.source.to_string().contains("panicked: planned"), "{}", error.source);
+            }
+            assert_eq!(answer(&host.ask(urgency, gets(0..40))).unwrap().found.len(), 40);
+        }
         host.end();
     }
 
