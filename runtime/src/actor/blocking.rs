@@ -192,7 +192,10 @@ pub(super) fn deliver(
             }
             (Err(panic), None) => {
                 broken = true;
-                let error = SinkError::plain(SinkErrorKind::Fatal, format!("the connector panicked: {panic}"));
+                let error = SinkError::plain(
+                    SinkErrorKind::Fatal,
+                    format!("the connector of sink {} panicked: {panic}", delivery.sink()),
+                );
                 let answer = DeliveryAnswer::Failed { attempt, operator, error };
                 job.do_send(ToJob::Event(JobEvent::Delivery(answer)));
             }

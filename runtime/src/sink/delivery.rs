@@ -156,6 +156,11 @@ impl Delivery {
         self.operator
     }
 
+    /// Its name.
+    pub fn sink(&self) -> &str {
+        &self.context.sink
+    }
+
     /// Takes an order. Orders of an older attempt are dropped.
     pub fn order(&mut self, order: DeliveryOrder, now: Timestamp) {
         match order {
