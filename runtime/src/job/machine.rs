@@ -7,6 +7,9 @@
 //!      |                                                                             |                         |
 //!      +------ Pausing <---- all gone, a restart is left ----------------------------+--- none left --> Over <-+
 //! ```
+//! When everything is committed and delivered, loops end by the end mark. Those that do not within `stop_timeout` are closed like
+//! those of an attempt that failed, and what the job was to do is done all the same.
+//!
 //! **Ending an attempt**, in this order: (1) sources and gates close; (2) a fence goes through the committer's own queue and is
 //! answered after the write in flight returned; (3) every sink's delivery answers the same fence; (4) loops end, and one
 //! that does not within `stop_timeout` is abandoned; (5) only then the manifest is read and the next attempt starts.
@@ -50,7 +53,8 @@ struct Last {
     closing: Option<Closing>,
     /// Set when its barrier is out.
     epoch: Option<Epoch>,
-    end_sent: bool,
+    /// Everything is committed and delivered, and the end was sent; until then the loops may take to end by it.
+    end_sent: Option<Timestamp>,
 }
 
 #[derive(Debug)]

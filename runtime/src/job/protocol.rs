@@ -23,7 +23,8 @@ pub struct JobConfig {
     pub max_epochs_in_flight: usize,
     /// How long an epoch may take from its barrier until all parts are in. Default 10 minutes.
     pub epoch_timeout: Duration,
-    /// How long a loop may take to end before it is abandoned. Default 10 s.
+    /// How long a loop may take to end before it is abandoned. A job that ends well waits that long for its loops first, and
+    /// closes them then. Default 10 s.
     pub stop_timeout: Duration,
     /// Committed, undelivered output of all sinks, in bytes; there the sources are held back. Default 64 MiB.
     pub max_outbox_bytes: usize,
@@ -240,6 +241,6 @@ pub struct JobStatus {
     /// Records that made two attempts panic and are given to user code no more while this job runs; the latest 64. A record that is
     /// equal to one of them, in the same operator and with the same event time, is one of them.
     pub quarantined: Arc<[Quarantined]>,
-    /// The failure that ended the attempt before this one.
+    /// The failure that ended the attempt before this one, or loops that did not end by themselves when all was done.
     pub last_failure: Option<String>,
 }

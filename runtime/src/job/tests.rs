@@ -270,6 +270,44 @@ fn the_end_is_sent_only_after_the_closing_epoch_is_committed_and_delivered() {
     assert_eq!(bench.fenced(2, 52), ["over"]);
 }
 
+/// A job whose input is used up, and everything committed and delivered by 40 ms: the end is sent.
+fn ending_well() -> Bench {
+    let mut bench = Bench::running(JobConfig::default());
+    bench.on(JobEvent::SourceDone { attempt: Attempt::new(1), subtask: subtask(0) }, 20);
+    bench.part(1, 0, 0);
+    bench.part(1, 1, 10);
+    let bundles = bench.committed_bundles();
+    bench.committed(bundles, 30);
+    assert_eq!(bench.delivered(2, 40), ["note delivery", "end"]);
+    bench
+}
+
+#[test]
+fn a_loop_that_hangs_when_all_is_done_is_waited_for_within_a_bound_and_what_was_done_counts() {
+    let mut bench = ending_well();
+    assert_eq!(bench.ended(0, None, 50), [] as [&str; 0]);
+    assert_eq!(bench.tick(10_039), [] as [&str; 0]);
+    assert_eq!(bench.tick(10_040), ["close", "fence committer", "fence sinks"]);
+    let failure = bench.machine.status().last_failure.unwrap();
+    assert!(failure.contains("index: 1") && !failure.contains("index: 0") && failure.contains("10s"), "{failure}");
+    bench.fenced(2, 10_050);
+    assert_eq!(bench.tick(20_039), [] as [&str; 0]);
+    assert_eq!(bench.tick(20_040), ["abandon", "over"]);
+    assert_eq!(bench.machine.status().abandoned, 1);
+    let finished = Ended::Finished { epoch: Epoch::new(1) };
+    assert!(matches!(bench.orders[1], JobOrder::Over(Ok(ended)) if ended == finished), "{:?}", bench.orders);
+}
+
+#[test]
+fn a_deadline_that_passes_while_a_loop_hangs_when_all_is_done_names_the_loop() {
+    let mut bench = ending_well();
+    bench.on(JobEvent::Drain { deadline: at(500) }, 50);
+    bench.ended(0, None, 60);
+    assert_eq!(bench.tick(500), ["close", "fence committer", "fence sinks"]);
+    let failure = bench.machine.status().last_failure.unwrap();
+    assert!(failure.contains("did not end") && failure.contains("index: 1"), "{failure}");
+}
+
 #[test]
 fn a_deadline_that_passes_says_what_was_still_going_on() {
     let mut bench = Bench::running(JobConfig::default());

@@ -30,7 +30,7 @@ impl JobMachine {
         let finished = (self.done_sources.len() == self.sources.len()).then_some(Some(Closing::Finished));
         let resumed = self.resume_closing.map(Some);
         if let Some(closing) = resumed.or(wanted).or(finished) {
-            self.phase = Phase::Closing(Last { closing, epoch: None, end_sent: false });
+            self.phase = Phase::Closing(Last { closing, epoch: None, end_sent: None });
             return self.advance(now);
         }
         if now >= self.barrier_at {
@@ -64,10 +64,22 @@ impl JobMachine {
         if last.closing.is_none() {
             return self.end_and_advance(Outcome::Done(ended), now);
         }
-        if !last.end_sent {
-            self.phase = Phase::Closing(Last { end_sent: true, ..last });
+        let Some(give_up) = last.end_sent else {
+            let give_up = now.saturating_add(self.config.stop_timeout);
+            self.phase = Phase::Closing(Last { end_sent: Some(give_up), ..last });
             self.orders.push(JobOrder::Sources(SourceCommand::End));
-        } else if self.subtasks.is_empty() {
+            return self.orders.push(JobOrder::WakeAt(give_up));
+        };
+        if now >= give_up && !self.subtasks.is_empty() {
+            let text = format!(
+                "everything is committed and delivered, but subtasks {:?} did not end within {:?}: they are closed",
+                self.subtasks, self.config.stop_timeout
+            );
+            tracing::warn!("{text}");
+            self.status.last_failure = Some(text);
+            return self.end_and_advance(Outcome::Done(ended), now);
+        }
+        if self.subtasks.is_empty() {
             self.end_and_advance(Outcome::Done(ended), now);
         }
     }
@@ -207,6 +219,7 @@ impl JobMachine {
                 self.status.waiting.clone().unwrap_or_else(|| "the store is still being opened".to_owned())
             }
             Phase::Pausing { .. } => "the job waits for a restart".to_owned(),
+            Phase::Closing(Last { end_sent: Some(_), .. }) => format!("loops {:?} did not end", self.subtasks),
             Phase::Running | Phase::Closing(_) => match self.coordinator.oldest() {
                 Some((epoch, _, missing)) => format!("subtasks {missing:?} did not hand in epoch {epoch}"),
                 None if self.committing.is_some() => {

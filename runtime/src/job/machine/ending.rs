@@ -37,7 +37,7 @@ impl JobMachine {
                 let error = error.unwrap_or_else(ended_early);
                 self.early_failure.get_or_insert((subtask, error));
             }
-            Phase::Closing(Last { end_sent: true, closing, epoch, .. }) => {
+            Phase::Closing(Last { end_sent: Some(_), closing, epoch }) => {
                 let ended = Ended::new(*closing, epoch.unwrap_or(self.status.committed));
                 self.subtasks.remove(&subtask);
                 // Everything is committed and delivered: there is nothing that another attempt could do better. But who waits for
