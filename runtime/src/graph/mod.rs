@@ -165,17 +165,22 @@ impl Graph {
 
     /// Says whether the records that leave a vertex have event times: somebody assigned them on the way.
     pub(crate) fn is_timed(&self, id: VertexId) -> bool {
+        self.upstream(id).into_iter().any(|vertex| self.event_time(vertex).is_some())
+    }
+
+    /// A vertex, and all that its records come through.
+    pub(crate) fn upstream(&self, id: VertexId) -> Vec<VertexId> {
         let mut seen = vec![id];
         let mut next = 0;
         while let Some(vertex) = seen.get(next).copied() {
-            if self.event_time(vertex).is_some() {
-                return true;
+            for (_, edge) in self.inputs(vertex) {
+                if !seen.contains(&edge.from) {
+                    seen.push(edge.from);
+                }
             }
-            let upstream: Vec<_> = self.inputs(vertex).map(|(_, edge)| edge.from).collect();
-            seen.extend(upstream.into_iter().filter(|from| !seen.contains(from)).collect::<Vec<_>>());
             next += 1;
         }
-        false
+        seen
     }
 
     pub(crate) fn inputs(&self, id: VertexId) -> impl Iterator<Item = (usize, &Edge)> {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::id::Epoch;
-use crate::operator::{Poison, Quarantined};
+use crate::operator::{Origins, Poison, Quarantined};
 
 /// Records that are remembered. One that is forgotten costs another panic, nothing else.
 const MOST: usize = 64;
@@ -21,7 +21,7 @@ pub(super) struct Suspects {
 
 impl Suspects {
     /// Takes note of a panic; says whether the record is in quarantine from now on, and was not before.
-    pub(super) fn panicked(&mut self, record: &Poison, epoch: Epoch, message: &str) -> bool {
+    pub(super) fn panicked(&mut self, record: &Poison, origins: &Origins, epoch: Epoch, message: &str) -> bool {
         if self.twice.iter().any(|known| known.record == *record) {
             return false;
         }
@@ -30,7 +30,8 @@ impl Suspects {
             return false;
         };
         self.once.remove(known);
-        push(&mut self.twice, Quarantined { record: record.clone(), epoch, message: message.to_owned() });
+        let (record, origins, message) = (record.clone(), origins.clone(), message.to_owned());
+        push(&mut self.twice, Quarantined { record, origins, epoch, message });
         true
     }
 

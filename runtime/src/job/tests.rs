@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::checkpoint::{Closing, Delivered, EpochBundle, OutboxPart, Part};
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId, TaskId};
-use crate::operator::{Ends, Poison, SourceCommand, TaskError};
+use crate::operator::{Ends, Origins, Poison, SourceCommand, TaskError};
 use crate::rows::RowsBuilder;
 use crate::sink::DeliveryAnswer;
 use crate::state::log::{Committed, Restored};
@@ -348,7 +348,8 @@ fn sources_are_held_while_more_output_waits_than_its_bound_and_barriers_still_pa
 
 fn panicked_on(bytes: &[u8]) -> Option<TaskError> {
     let record = Some(Box::new(Poison::new("op".into(), at(7), bytes.to_vec())));
-    Some(TaskError::Panicked { operator: "op".to_owned(), epoch: Epoch::new(1), message: "planned".to_owned(), record })
+    let (operator, message) = ("op".to_owned(), "planned".to_owned());
+    Some(TaskError::Panicked { operator, epoch: Epoch::new(1), message, record, origins: Origins::default() })
 }
 
 /// Fails the attempt, ends it, and begins the next; `pause` is the time until then.

@@ -1,6 +1,6 @@
 //! The first link of a task: where its frames come from.
 
-use crate::operator::{TaskContext, TaskError};
+use crate::operator::{Origin, TaskContext, TaskError};
 
 /// Where a task's frames come from, with the chain behind it.
 pub trait Head {
@@ -21,6 +21,11 @@ pub trait Head {
     /// # Errors
     /// As [`Head::poll`].
     fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError>;
+
+    /// Where the frame in work came from, if the head itself reads a source. Asked after a failure.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
 }
 
 /// What a head did.

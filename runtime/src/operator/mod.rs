@@ -26,7 +26,7 @@ pub use self::head::{Head, Polled};
 pub use self::input::InputHead;
 pub use self::node::{AnyNode, Flow, Node, TaskError};
 pub use self::output::Output;
-pub use self::poison::{Poison, Poisoned, Quarantined};
+pub use self::poison::{Origin, Origins, Poison, Poisoned, Quarantined};
 pub(crate) use self::read::Waiting;
 pub use self::read::{ReadOrder, Urgency};
 pub use self::sides::{Emitted, OutputTag, SideDecl, Splitter};

@@ -3,7 +3,7 @@
 use crate::channel::{Frame, GateError, IllegalFrame, SendError};
 use crate::error::{BoxError, guarded};
 use crate::id::Epoch;
-use crate::operator::{Poison, Poisoned, TaskContext};
+use crate::operator::{Origins, Poison, Poisoned, TaskContext};
 
 /// Whether a node is done with what it was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub enum TaskError {
         source: BoxError,
     },
     /// User code of an operator or a sink panicked. The attempt restarts from the last epoch.
-    #[error("operator {operator} panicked in epoch {epoch}: {message}")]
+    #[error("operator {operator} panicked in epoch {epoch}: {message}{}", from(origins))]
     Panicked {
         /// The operator's name.
         operator: String,
@@ -122,6 +122,8 @@ pub enum TaskError {
         message: String,
         /// The record in work, where panics are to be quarantined.
         record: Option<Box<Poison>>,
+        /// Where that record came from.
+        origins: Origins,
     },
     /// User code panicked outside of its calls: a reader, a factory, or what was dropped.
     #[error("a task panicked: {message}")]
@@ -138,7 +140,7 @@ impl TaskError {
         match source.downcast::<Poisoned>() {
             Ok(poisoned) => {
                 let Poisoned { record, message } = *poisoned;
-                Self::Panicked { operator, epoch, message, record: Some(Box::new(record)) }
+                Self::Panicked { operator, epoch, message, record: Some(Box::new(record)), origins: Origins::default() }
             }
             Err(source) => Self::Operator { operator, epoch, source },
         }
@@ -152,12 +154,28 @@ impl TaskError {
     ) -> Result<R, Self> {
         match guarded(call) {
             Ok(returned) => returned.map_err(|source| Self::of(operator, epoch, source)),
-            Err(message) => Err(Self::Panicked { operator: operator.to_owned(), epoch, message, record: None }),
+            Err(message) => {
+                let operator = operator.to_owned();
+                Err(Self::Panicked { operator, epoch, message, record: None, origins: Origins::default() })
+            }
         }
+    }
+
+    /// Says where the record in work came from, if it was the one that failed.
+    pub(crate) fn located(mut self, find: impl FnOnce() -> Origins) -> Self {
+        if let Self::Panicked { record: Some(_), origins, .. } = &mut self {
+            *origins = find();
+        }
+        self
     }
 
     /// Says whether this error only follows from the failure of a neighbour.
     pub const fn is_consequence(&self) -> bool {
         matches!(self, Self::Input(GateError::Lost { .. }) | Self::Output(SendError::Closed(_)))
     }
+}
+
+/// The end of a message: where a record came from.
+fn from(origins: &Origins) -> String {
+    if origins.is_empty() { String::new() } else { format!("; its record is from {origins}") }
 }

@@ -8,7 +8,8 @@ use crate::error::BoxError;
 use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
 use crate::operator::{
-    AnyNode, Head, OpenContext, Quarantined, SourceControl, Splits, TaskContext, TaskControl, TaskError,
+    AnyNode, Head, OpenContext, Origin, Origins, Quarantined, SourceControl, Splits, TaskContext, TaskControl,
+    TaskError,
 };
 use crate::plan::{Plan, TaskPlan, fuse};
 use crate::source::{Fetching, Idleness, SplitStart, idleness};
@@ -70,6 +71,8 @@ pub struct TaskSeed {
     pub control: TaskControl,
     /// Its readers, if it is a source; take them before it is built.
     pub source: Option<SourceSeed>,
+    /// Where its records come from, if it is none.
+    pub origins: Origins,
     plan: Plan,
     spec: Arc<AttemptSpec>,
     source_control: Option<(SourceControl, (Vec<SplitStart>, Idleness), AnySend)>,
@@ -107,6 +110,7 @@ impl Plan {
     pub fn seed(&self, spec: AttemptSpec) -> Result<AttemptSeed, BoxError> {
         let spec = Arc::new(spec);
         let mut seeds: BTreeMap<SubtaskId, TaskSeed> = BTreeMap::new();
+        let mut origins: BTreeMap<VertexId, Vec<Origin>> = BTreeMap::new();
         for task in &*self.tasks {
             for index in 0..self.parallelism {
                 let subtask = SubtaskId { task: task.id, index };
@@ -114,6 +118,7 @@ impl Plan {
                     subtask,
                     control: TaskControl::default(),
                     source: None,
+                    origins: Origins::default(),
                     plan: self.clone(),
                     spec: Arc::clone(&spec),
                     source_control: None,
@@ -122,7 +127,14 @@ impl Plan {
                 };
                 seeds.insert(subtask, seed);
             }
-            self.seed_source(task, &spec, &mut seeds)?;
+            origins.insert(task.head, self.seed_source(task, &spec, &mut seeds)?);
+        }
+        for task in &*self.tasks {
+            let upstream = self.graph.upstream(task.head).into_iter().filter_map(|vertex| origins.get(&vertex));
+            let origins: Origins = upstream.flatten().cloned().collect();
+            seeds.iter_mut().filter(|(subtask, _)| subtask.task == task.id).for_each(|(_, seed)| {
+                seed.origins = origins.clone();
+            });
         }
         for edge in 0..self.graph.edges.len() {
             if !fuse::is_fused(&self.graph, edge) {
@@ -146,9 +158,10 @@ impl Plan {
         task: &TaskPlan,
         spec: &AttemptSpec,
         seeds: &mut BTreeMap<SubtaskId, TaskSeed>,
-    ) -> Result<(), BoxError> {
-        let Some(vertex) = self.graph.vertex(task.head) else { return Ok(()) };
-        let VertexKind::Source(source) = &vertex.kind else { return Ok(()) };
+    ) -> Result<Vec<Origin>, BoxError> {
+        let Some(vertex) = self.graph.vertex(task.head) else { return Ok(Vec::new()) };
+        let VertexKind::Source(source) = &vertex.kind else { return Ok(Vec::new()) };
+        let name: Arc<str> = vertex.name.as_str().into();
         let operator = self.operator(spec, task.head);
         let saved = spec.restored.positions.iter().filter(|position| position.operator == operator);
         let mut saved: BTreeMap<_, _> = saved.map(|position| (&position.split, position)).collect();
@@ -181,6 +194,13 @@ impl Plan {
         }
         let declared = task.vertices.iter().filter_map(|vertex| self.graph.event_time(*vertex)?.idle_after);
         let limits: Vec<Duration> = declared.collect();
+        let open = shares.iter().flatten().filter(|start| !start.ended).map(|start| Origin {
+            source: Arc::clone(&name),
+            split: start.split.clone(),
+            after: start.from.clone(),
+            until: None,
+        });
+        let open = open.collect();
         for (index, splits) in (0..self.parallelism).zip(shares) {
             let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
             let control = SourceControl::within(spec.memory.clone());
@@ -191,7 +211,7 @@ impl Plan {
             seed.source = Some(SourceSeed { control: control.clone(), fetching });
             seed.source_control = Some((control, (splits, idleness), fetched));
         }
-        Ok(())
+        Ok(open)
     }
 
     fn seed_edge(&self, index: usize, spec: &AttemptSpec, seeds: &mut BTreeMap<SubtaskId, TaskSeed>) {

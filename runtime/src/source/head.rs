@@ -11,7 +11,7 @@ use crate::channel::{FRAME_RECORDS, Frame, Mark, QueueReceiver, QueueRecvError};
 use crate::checkpoint::SplitPosition;
 use crate::id::OperatorId;
 use crate::operator::{
-    Effect, Ends, Flow, Head, Node, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
+    Effect, Ends, Flow, Head, Node, Origin, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
 };
 use crate::position::{Position, SplitId};
 use crate::record::Record;
@@ -302,6 +302,13 @@ impl<T> Head for SourceHead<T> {
 
     fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
         self.chain.encode_slice(entries, context)
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let (split, end, _) = self.batch_end.as_ref()?;
+        let split = self.splits.get(*split)?;
+        let (after, until) = (split.position.clone(), Some(end.clone()));
+        Some(Origin { source: self.name.as_str().into(), split: split.id.clone(), after, until })
     }
 }
 

@@ -14,7 +14,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::operator::{Effect, Head, Polled, TaskContext, TaskControl, TaskError};
+use crate::operator::{Effect, Head, Origins, Polled, TaskContext, TaskControl, TaskError};
 use crate::plan::TaskSeed;
 use crate::time::{SharedClock, Timestamp};
 
@@ -53,6 +53,8 @@ pub struct TaskMachine {
     encoded_at: Timestamp,
     /// Most entries of a slice.
     largest_slice: usize,
+    /// Where its records come from, if it reads no source itself.
+    origins: Origins,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +78,9 @@ impl TaskMachine {
     pub fn build(seed: TaskSeed, clock: SharedClock) -> Result<Self, TaskError> {
         let control = seed.control.clone();
         let epoch_interval = seed.epoch_interval();
+        let origins = seed.origins.clone();
         let (head, context) = seed.grow(clock)?;
-        Ok(Self::new(head, context, control, epoch_interval))
+        Ok(Self { origins, ..Self::new(head, context, control, epoch_interval) })
     }
 
     /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
@@ -92,6 +95,7 @@ impl TaskMachine {
             encode_within: epoch_interval / 2,
             encoded_at,
             largest_slice: LARGEST_SLICE,
+            origins: Origins::default(),
         }
     }
 
@@ -148,7 +152,12 @@ impl TaskMachine {
             State::Running => self.head.poll(&mut self.context),
             State::Blocked => self.head.resume(&mut self.context),
         };
-        let polled = polled.inspect_err(|_| self.state = State::Ended)?;
+        let polled = polled.map_err(|error| {
+            self.state = State::Ended;
+            error.located(|| {
+                self.head.origin().map_or_else(|| self.origins.clone(), |origin| [origin].into_iter().collect())
+            })
+        })?;
         let blocked = polled == Polled::Blocked;
         if blocked != (self.state == State::Blocked) {
             self.control.set_blocked(blocked);

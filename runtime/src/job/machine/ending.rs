@@ -58,12 +58,14 @@ impl JobMachine {
 
     /// Takes note of the record that a task panicked on.
     pub(super) fn suspect(&mut self, error: Option<&TaskError>) {
-        let Some(TaskError::Panicked { operator, epoch, message, record: Some(record) }) = error else { return };
-        if self.suspects.panicked(record, *epoch, message) {
+        let Some(TaskError::Panicked { operator, epoch, message, record: Some(record), origins }) = error else {
+            return;
+        };
+        if self.suspects.panicked(record, origins, *epoch, message) {
             self.resolved = true;
             self.status.quarantined = self.suspects.quarantined();
             let (time, bytes) = (record.time, record.bytes.len());
-            tracing::error!(operator, %epoch, %time, bytes, panic = message, "a record that panics is in quarantine");
+            tracing::error!(operator, %epoch, %time, bytes, %origins, panic = message, "a record that panics is in quarantine");
         }
     }
 
