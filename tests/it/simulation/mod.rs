@@ -111,6 +111,7 @@ fn run_processed(seed: u64) -> Result<SimReport, String> {
     let config = config(seed, PROCESSED_KEYS);
     let (processed, outsides) = Processed::draw(seed, 0.05);
     let report = simulate(&config, &|| processed.graph(&outsides)).map_err(|failure| failure.to_string())?;
+    processed.verify_origins(&report)?;
     let (twin, expected) = Processed::draw(seed, 0.0);
     let twin = twin.without_failing();
     let calm = SimConfig { parallelism: config.parallelism.clone(), ..SimConfig::calm(seed) };
@@ -163,8 +164,8 @@ impl Sums {
     }
 
     /// What a sweep must have met besides the crash points, and how often it did.
-    fn met(&self) -> [(&'static str, u64); 9] {
-        let SimReport { depth_two, late_loops, rescales, lazy_reads, .. } = self.all;
+    fn met(&self) -> [(&'static str, u64); 11] {
+        let SimReport { depth_two, late_loops, rescales, lazy_reads, failed_reads, hung_ends, .. } = self.all;
         let SimReport { evicted_keys, evicted_tombstones, completed_groups, .. } = self.all;
         let dropped = |reason| self.all.dropped.get(&reason).copied().unwrap_or(0);
         [
@@ -172,6 +173,8 @@ impl Sums {
             ("loops that woke up late", late_loops),
             ("lives with another parallelism", rescales),
             ("keys read when they were needed", lazy_reads),
+            ("reads of rows that failed", failed_reads),
+            ("loops that hung when all was done", hung_ends),
             ("keys evicted", evicted_keys),
             ("tombstones evicted", evicted_tombstones),
             ("key groups read whole", completed_groups),

@@ -4,18 +4,20 @@
 //! multiset however watermarks fall between the records. In the second there is one split and one subtask, so that watermarks fall
 //! between the records where the script says: which records are late is the same after any crash, and known beforehand.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+mod operators;
 
 use millstream::operators::prelude::*;
-use millstream::runtime::error::BoxError;
+use millstream::runtime::codec;
 use millstream::runtime::graph::Graph;
-use millstream::runtime::operator::DropReason;
+use millstream::runtime::operator::{DropReason, Origin};
+use millstream::runtime::source::Position;
 use millstream::runtime::testing::{Numbered, Outside, ScriptedTime, SimReport, SimSink, SimSource, Timing};
 use millstream::runtime::time::Timestamp;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub(super) use self::operators::met;
+use self::operators::{Both, CountTimes, Delay, Remember};
 
 /// A pipeline of process operators.
 #[derive(Clone, Debug)]
@@ -68,6 +70,9 @@ enum LateTo {
     UnreadSide,
 }
 
+/// The first split of the second input.
+const RIGHT: u32 = 10;
+
 /// A result: key, time in microseconds, and what the operator found.
 type Row = (u64, i64, String);
 
@@ -99,7 +104,7 @@ impl Processed {
             2 => Some(Failing::Panics),
             _ => None,
         };
-        let failing = failing.filter(|_| processed.late.is_none() && !processed.two_inputs);
+        let failing = failing.filter(|_| processed.late.is_none());
         (Self { failing, ..processed }, (0..3).map(|_| Outside::default()).collect())
     }
 
@@ -119,42 +124,43 @@ impl Processed {
         };
         let keys = self.keys;
         let key = move |record: &Numbered| (u64::from(record.split) * 31 + record.seq) % keys;
-        let records = || source("left", 0).key_by(key);
         let evens = OutputTag::new("evens");
+        let dead = OutputTag::new("dead");
+        let name = |record: Numbered| (record.split, record.seq);
         let out = self.sink(outsides, 0);
         match self.late {
-            None if self.two_inputs => {
-                let others = source("right", 10).key_by(key).accept_late();
-                let joined = records()
-                    .accept_late()
-                    .connect(others)
-                    .process("both", Both(Remember { evens: evens.clone(), failing: None }));
-                joined.side(&evens).sink("evens", self.sink(outsides, 1));
-                joined.sink("out", out);
-                pipeline.into()
-            }
             None => {
-                let dead = OutputTag::new("dead");
-                let name = |record: Numbered| (record.split, record.seq);
-                let accepted = || records().accept_late();
                 let fails = if self.failing == Some(Failing::Panics) { panics } else { fails };
                 let has_letters = self.failing.is_some_and(Failing::has_letters);
-                let (records, failing) = match self.failing {
-                    None => (accepted(), None),
-                    Some(_) if self.without_failing => {
-                        let all = source("left", 0);
-                        if has_letters {
-                            all.clone().filter(fails).map(name).sink("dead", self.sink(outsides, 2));
-                        }
-                        (all.filter(move |record| !fails(record)).key_by(key).accept_late(), None)
+                // An input that fails as it was drawn to; or one without the records that would, and those apart.
+                let input = |of: &str, first_split| {
+                    let all = source(of, first_split);
+                    if self.without_failing {
+                        let failed = has_letters.then(|| all.clone().filter(fails).map(name).erase());
+                        return (all.filter(move |record| !fails(record)).key_by(key).accept_late(), failed);
                     }
-                    Some(Failing::Skipped) => (accepted().skip_errors(), self.failing),
-                    Some(Failing::DeadLetters) => (accepted().dead_letters_to(&dead), self.failing),
-                    Some(Failing::Panics) => (accepted().dead_letters_to(&dead).quarantine_panics(), self.failing),
+                    let records = all.key_by(key).accept_late();
+                    let records = match self.failing {
+                        None => records,
+                        Some(Failing::Skipped) => records.skip_errors(),
+                        Some(Failing::DeadLetters) => records.dead_letters_to(&dead),
+                        Some(Failing::Panics) => records.dead_letters_to(&dead).quarantine_panics(),
+                    };
+                    (records, None)
                 };
-                let remembered = records.process("remember", Remember { evens: evens.clone(), failing });
-                if failing.is_some() && has_letters {
-                    remembered.side(&dead).map(name).sink("dead", self.sink(outsides, 2));
+                let failing = self.failing.filter(|_| !self.without_failing);
+                let remember = Remember { evens: evens.clone(), failing };
+                let (left, mut failed) = input("left", 0);
+                let remembered = if self.two_inputs {
+                    let (right, failed_right) = input("right", RIGHT);
+                    failed = failed.zip(failed_right).map(|(left, right)| left.union(right));
+                    left.connect(right).process("both", Both(remember))
+                } else {
+                    left.process("remember", remember)
+                };
+                if has_letters {
+                    let letters = failed.unwrap_or_else(|| remembered.side(&dead).map(name).erase());
+                    letters.sink("dead", self.sink(outsides, 2));
                 }
                 remembered.side(&evens).sink("evens", self.sink(outsides, 1));
                 remembered.sink("out", out);
@@ -163,12 +169,12 @@ impl Processed {
             Some(late) => {
                 let tag = OutputTag::new("late");
                 let records = match late {
-                    LateTo::Nowhere => records(),
-                    LateTo::Side | LateTo::UnreadSide => records().late_to(&tag),
+                    LateTo::Nowhere => source("left", 0).key_by(key),
+                    LateTo::Side | LateTo::UnreadSide => source("left", 0).key_by(key).late_to(&tag),
                 };
                 let delayed = records.process("delay", Delay);
                 if matches!(late, LateTo::Side) {
-                    delayed.side(&tag).map(|record| (record.split, record.seq)).sink("late", self.sink(outsides, 1));
+                    delayed.side(&tag).map(name).sink("late", self.sink(outsides, 1));
                 }
                 // What timers emit because of a watermark is not late for the next operator.
                 delayed.key_by(|(key, ..)| *key % 3).process("count", CountTimes).sink("out", out);
@@ -207,6 +213,30 @@ impl Processed {
         }
     }
 
+    /// Holds what is said of records in quarantine against what they are.
+    pub(super) fn verify_origins(&self, report: &SimReport) -> Result<(), String> {
+        for known in &report.quarantined {
+            let (source, first, bytes) = match known.record.bytes.strip_prefix(&[0]) {
+                Some(bytes) => ("right", RIGHT, bytes),
+                None => ("left", 0, known.record.bytes.as_slice()),
+            };
+            let splits = (first..).zip(&self.lengths);
+            let mut all = splits.flat_map(|(split, length)| (0..*length).map(move |seq| Numbered { split, seq }));
+            let is = |record: &Numbered| {
+                let mut encoded = Vec::new();
+                codec::encode_into(record, &mut encoded).is_ok() && encoded == bytes
+            };
+            let record = all.find(is).ok_or("a record in quarantine is none")?;
+            let split = (record.split - first).to_string();
+            let mut of_split = known.origins.iter().filter(|at| &*at.source == source && at.split.as_str() == split);
+            let after = |at: &Origin| at.after.as_ref().and_then(Position::as_u64).unwrap_or(0);
+            if !of_split.any(|at| after(at) <= record.seq) {
+                return Err(format!("{record:?} is not in {}", known.origins));
+            }
+        }
+        Ok(())
+    }
+
     /// Counts the late records of the one split, in the order of the script.
     fn late_records(&self) -> u64 {
         let (mut watermark, mut late) = (None, 0);
@@ -229,294 +259,4 @@ fn timing(Numbered { split, seq }: Numbered, every: u64, delay: i64) -> Timing {
     let time = Timestamp::from_micros(millis * 1_000 + i64::from(split));
     let after = (seq % every == every - 1).then(|| Timestamp::from_millis(seq as i64 * 10 - delay));
     (time, after)
-}
-
-/// Remembers every record in a map, a list and a value, and tells at its timer what it remembers of it.
-#[derive(Clone)]
-struct Remember {
-    evens: OutputTag<i64>,
-    /// Some records fail when everything is done.
-    failing: Option<Failing>,
-}
-
-struct Memory {
-    seen: Value<u64>,
-    by_time: Map<i64, (u32, u64)>,
-    all: List<(u32, u64)>,
-    /// Records by the processing time at which they are told of, unless their event-time timer does it before.
-    promised: Map<i64, (u32, u64)>,
-    /// When a record came last, for a while.
-    brief: Value<i64>,
-}
-
-/// How long [`Memory::brief`] lasts.
-const BRIEF: Duration = Duration::from_millis(5);
-/// Promises that were kept by a processing-time timer, in all runs of the process.
-static KEPT: AtomicU64 = AtomicU64::new(0);
-/// Records that found nothing left of the one before, in all runs of the process.
-static EXPIRED: AtomicU64 = AtomicU64::new(0);
-
-/// What users' operators did in processing time, which is no part of the output that must be the same.
-pub(super) fn met() -> [(&'static str, u64); 2] {
-    [
-        ("processing-time timers fired", KEPT.load(Ordering::Relaxed)),
-        ("values expired", EXPIRED.load(Ordering::Relaxed)),
-    ]
-}
-
-impl Remember {
-    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Memory, BoxError> {
-        ctx.side_output(&self.evens)?;
-        Ok(Memory {
-            seen: ctx.value("seen")?,
-            by_time: ctx.map("by-time")?,
-            all: ctx.list("all")?,
-            promised: ctx.map("promised")?,
-            brief: ctx.value("brief")?.ttl(BRIEF),
-        })
-    }
-
-    fn on_record(&self, record: Numbered, memory: &mut Memory, ctx: &mut ProcessContext<'_, Row>) {
-        memory.seen.update(|| 0, |seen| *seen += 1);
-        memory.all.push((record.split, record.seq));
-        memory.by_time.insert(&ctx.time().as_micros(), (record.split, record.seq));
-        let timers = ctx.timers();
-        let at = ctx.time().saturating_add(Duration::from_millis(record.seq % 5 * 10));
-        timers.register(TimerKind::EventTime, unique(at, record));
-        timers.register(TimerKind::EventTime, unique(at, record));
-        if record.seq % 5 == 2 {
-            // One that must never fire.
-            let decoy = Timestamp::from_micros(ctx.time().as_micros() * 10_000 + 9_999);
-            timers.register(TimerKind::EventTime, decoy);
-            timers.delete(TimerKind::EventTime, decoy);
-        }
-        if record.seq.is_multiple_of(2) {
-            ctx.emit_to(&self.evens, ctx.time().as_micros());
-        }
-        Self::promise(record, memory, ctx);
-    }
-
-    /// Does what depends on the processing time, and shows in the output only where it is wrong.
-    fn promise(record: Numbered, memory: &mut Memory, ctx: &mut ProcessContext<'_, Row>) {
-        let now = ctx.processing_time().as_micros();
-        let before = memory.brief.get().map(|written| *written);
-        match before {
-            Some(written) if now - written > BRIEF.as_micros() as i64 => ctx.emit((u64::MAX, 0, "expired".to_owned())),
-            None if memory.seen.get().is_some_and(|seen| *seen > 1) => drop(EXPIRED.fetch_add(1, Ordering::Relaxed)),
-            _ => {}
-        }
-        memory.brief.set(now);
-        let soonest = now + record.seq as i64 % 7 * 500;
-        let due = (soonest..).find(|at| !memory.promised.contains_key(at)).unwrap_or(soonest);
-        memory.promised.insert(&due, (record.split, record.seq));
-        ctx.timers().register(TimerKind::ProcessingTime, Timestamp::from_micros(due));
-    }
-
-    /// Tells of a record, once.
-    fn keep_promise((split, seq): (u32, u64), ctx: &mut ProcessContext<'_, Row>) -> Result<(), BoxError> {
-        let key = ctx.key()?;
-        ctx.emit((key, 0, format!("promise of {split} {seq}")));
-        Ok(())
-    }
-
-    /// Makes a mess that must leave no trace.
-    fn fail(memory: &mut Memory, ctx: &mut ProcessContext<'_, Row>) -> BoxError {
-        memory.by_time.clear();
-        memory.all.clear();
-        memory.seen.take();
-        memory.promised.clear();
-        for kind in [TimerKind::EventTime, TimerKind::ProcessingTime] {
-            for time in ctx.timers().list(kind) {
-                ctx.timers().delete(kind, time);
-            }
-        }
-        ctx.emit((u64::MAX, 0, "never".to_owned()));
-        "it was to fail".into()
-    }
-
-    fn on_timer(
-        &self,
-        time: Timestamp,
-        memory: &mut Memory,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        if ctx.firing() == Some(TimerKind::ProcessingTime) {
-            KEPT.fetch_add(1, Ordering::Relaxed);
-            // A timer of nothing would be a bug, and shows in the output.
-            let promised = memory.promised.remove(&time.as_micros()).unwrap_or((u32::MAX, 0));
-            return Self::keep_promise(promised, ctx);
-        }
-        let place = (time.as_micros().rem_euclid(100) as u32, (time.as_micros() / 100).rem_euclid(10_000) as u64);
-        let (listed, seen) = (memory.all.iter().any(|known| *known == place), memory.seen.get().is_some());
-        let by_time = memory.by_time.iter().find(|(_, known)| **known == place).map(|(key, _)| key);
-        let removed = by_time.and_then(|key| memory.by_time.remove(&key));
-        let key = ctx.key()?;
-        ctx.emit((key, time.as_micros(), format!("{removed:?} {listed} {seen}")));
-        let promised = memory.promised.iter().find(|(_, known)| **known == place).map(|(due, _)| due);
-        if let Some(due) = promised {
-            memory.promised.remove(&due);
-            ctx.timers().delete(TimerKind::ProcessingTime, Timestamp::from_micros(due));
-            Self::keep_promise(place, ctx)?;
-        }
-        Ok(())
-    }
-}
-
-/// A timer's time that no other record has, and that tells whose it is.
-fn unique(at: Timestamp, record: Numbered) -> Timestamp {
-    Timestamp::from_micros(at.as_micros() / 1_000_000 * 1_000_000 + record.seq as i64 * 100 + i64::from(record.split))
-}
-
-impl KeyedProcess for Remember {
-    type Key = u64;
-    type In = Numbered;
-    type Out = Row;
-    type State = Memory;
-
-    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Memory, BoxError> {
-        Self::open(self, ctx)
-    }
-
-    fn on_record(
-        &mut self,
-        record: Numbered,
-        memory: &mut Memory,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        Self::on_record(self, record, memory, ctx);
-        match self.failing {
-            // A panic, without its message on the terminal.
-            Some(Failing::Panics) if panics(&record) => {
-                drop(Self::fail(memory, ctx));
-                std::panic::resume_unwind(Box::new("it was to panic"))
-            }
-            Some(Failing::Skipped | Failing::DeadLetters) if fails(&record) => Err(Self::fail(memory, ctx)),
-            _ => Ok(()),
-        }
-    }
-
-    fn on_timer(
-        &mut self,
-        time: Timestamp,
-        memory: &mut Memory,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        Self::on_timer(self, time, memory, ctx)
-    }
-}
-
-/// The same with two inputs.
-#[derive(Clone)]
-struct Both(Remember);
-
-impl CoProcess for Both {
-    type Key = u64;
-    type Left = Numbered;
-    type Right = Numbered;
-    type Out = Row;
-    type State = Memory;
-
-    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Memory, BoxError> {
-        self.0.open(ctx)
-    }
-
-    fn on_left(
-        &mut self,
-        record: Numbered,
-        memory: &mut Memory,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        Remember::on_record(&self.0, record, memory, ctx);
-        Ok(())
-    }
-
-    fn on_right(
-        &mut self,
-        record: Numbered,
-        memory: &mut Memory,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        Remember::on_record(&self.0, record, memory, ctx);
-        Ok(())
-    }
-
-    fn on_timer(
-        &mut self,
-        time: Timestamp,
-        memory: &mut Memory,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        Remember::on_timer(&self.0, time, memory, ctx)
-    }
-}
-
-/// Sends every record on at a timer 20 ms behind it.
-#[derive(Clone)]
-struct Delay;
-
-impl KeyedProcess for Delay {
-    type Key = u64;
-    type In = Numbered;
-    type Out = (u64, i64, u64);
-    type State = Map<i64, u64>;
-
-    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Map<i64, u64>, BoxError> {
-        Ok(ctx.map("waiting")?)
-    }
-
-    fn on_record(
-        &mut self,
-        record: Numbered,
-        waiting: &mut Map<i64, u64>,
-        ctx: &mut ProcessContext<'_, Self::Out>,
-    ) -> Result<(), BoxError> {
-        // Unique, and after the watermark since the record is.
-        let at = Timestamp::from_micros(ctx.time().as_micros() + 20_000 + record.seq as i64 % 1_000);
-        let at = (at.as_micros()..).find(|at| !waiting.contains_key(at)).map_or(at, Timestamp::from_micros);
-        waiting.insert(&at.as_micros(), record.seq);
-        ctx.timers().register(TimerKind::EventTime, at);
-        Ok(())
-    }
-
-    fn on_timer(
-        &mut self,
-        time: Timestamp,
-        waiting: &mut Map<i64, u64>,
-        ctx: &mut ProcessContext<'_, Self::Out>,
-    ) -> Result<(), BoxError> {
-        // A timer of nothing would be a bug, and shows in the output.
-        let seq = waiting.remove(&time.as_micros()).unwrap_or(u64::MAX);
-        let key = ctx.key()?;
-        ctx.emit((key, time.as_micros(), seq));
-        Ok(())
-    }
-}
-
-/// Counts records per key and tells how many of each second there were before.
-#[derive(Clone)]
-struct CountTimes;
-
-impl KeyedProcess for CountTimes {
-    type Key = u64;
-    type In = (u64, i64, u64);
-    type Out = Row;
-    type State = Map<i64, u64>;
-
-    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Map<i64, u64>, BoxError> {
-        Ok(ctx.map("seconds")?)
-    }
-
-    fn on_record(
-        &mut self,
-        (key, time, seq): Self::In,
-        seconds: &mut Map<i64, u64>,
-        ctx: &mut ProcessContext<'_, Row>,
-    ) -> Result<(), BoxError> {
-        let second = time / 1_000_000;
-        let before = seconds.get(&second).map_or(0, |count| *count);
-        seconds.insert(&second, before + 1);
-        let counts: BTreeMap<i64, u64> = seconds.iter().map(|(second, count)| (second, *count)).collect();
-        ctx.emit((key, time, format!("{seq}: {counts:?}")));
-        Ok(())
-    }
 }

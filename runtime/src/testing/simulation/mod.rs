@@ -22,7 +22,7 @@ use self::life::{Halt, Life};
 use crate::fault::CrashPoint;
 use crate::graph::{BuildErrors, Graph};
 use crate::job::{Ended, JobConfig, JobError, RestartPolicy};
-use crate::operator::{DropReason, TaskControl};
+use crate::operator::{DropReason, Quarantined, TaskControl};
 use crate::plan::Plan;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::LogLimits;
@@ -78,6 +78,8 @@ impl SimReport {
             (&mut self.late_loops, other.late_loops),
             (&mut self.rescales, other.rescales),
             (&mut self.lazy_reads, other.lazy_reads),
+            (&mut self.failed_reads, other.failed_reads),
+            (&mut self.hung_ends, other.hung_ends),
             (&mut self.evicted_keys, other.evicted_keys),
             (&mut self.evicted_tombstones, other.evicted_tombstones),
             (&mut self.completed_groups, other.completed_groups),
@@ -85,6 +87,7 @@ impl SimReport {
         for (sum, more) in sums {
             *sum += more;
         }
+        self.quarantined.extend_from_slice(&other.quarantined);
         for (reason, count) in &other.dropped {
             *self.dropped.entry(*reason).or_default() += count;
         }
@@ -140,10 +143,16 @@ pub struct SimReport {
     pub late_loops: u64,
     /// Records that operators dropped on purpose, in all attempts together: what is replayed counts again.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Records that went into quarantine, in each life.
+    pub quarantined: Vec<Quarantined>,
     /// Lives with another parallelism than the one before.
     pub rescales: u64,
     /// Keys that tasks waited for because they were not in memory.
     pub lazy_reads: u64,
+    /// Reads of rows that were answered with an error.
+    pub failed_reads: u64,
+    /// Loops that hung when everything was committed and delivered.
+    pub hung_ends: u64,
     /// Keys that were evicted.
     pub evicted_keys: u64,
     /// Tombstones that were evicted with them.

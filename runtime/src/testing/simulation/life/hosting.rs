@@ -10,12 +10,13 @@ use super::{Halt, Life, Sender, SimFailure, SimRead, SimReader, SimTask, text};
 use crate::fault::{CrashPoint, Faults, SharedFaults};
 use crate::id::{Attempt, OperatorId, ShardId};
 use crate::job::{CommitterAnswer, CommitterOrder, CommitterStep, JobEvent, JobOrder};
-use crate::operator::{Effect, Quarantined, SourceControl, TaskError};
+use crate::operator::{Effect, Quarantined, SourceCommand, SourceControl, TaskError};
 use crate::plan::AttemptSpec;
 use crate::sink::{DeliveryAnswer, DeliveryOrder, DeliveryStep};
 use crate::source::Fetch;
 use crate::state::MemoryBudget;
 use crate::state::log::{CommitError, Restored};
+use crate::state::store::{StoreError, StoreErrorKind};
 use crate::task::{TaskMachine, Turn};
 use crate::time::{Clock, Timestamp};
 
@@ -91,7 +92,13 @@ impl Life<'_> {
             return Ok(());
         }
         let SimRead { order, rows, .. } = self.reads.swap_remove(index);
-        order.answer(Ok(rows.unwrap_or_default()));
+        if self.world.failures > 0 && self.world.rng.random_bool(0.02) {
+            self.world.failures -= 1;
+            self.world.report.failed_reads += 1;
+            order.answer(Err(StoreError::new(StoreErrorKind::Io, "read", "simulated rows", "it was to fail")));
+        } else {
+            order.answer(Ok(rows.unwrap_or_default()));
+        }
         Ok(())
     }
 
@@ -169,7 +176,12 @@ impl Life<'_> {
                 JobOrder::Build { attempt, operators, restored, quarantined } => {
                     self.build(attempt, operators, &restored, quarantined)?;
                 }
-                JobOrder::Sources(command) => self.sources(|control| control.command(command)),
+                JobOrder::Sources(command) => {
+                    self.sources(|control| control.command(command));
+                    if command == SourceCommand::End {
+                        self.hang_at_the_end();
+                    }
+                }
                 JobOrder::HoldSources(hold) => self.sources(|control| control.hold(hold)),
                 JobOrder::Publish { attempt, mut committed } => {
                     self.world.report.epochs += 1;
