@@ -5,12 +5,20 @@ use std::time::Duration;
 
 use millstream_runtime::time::Timestamp;
 use mio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::counts::{Counted, SocketCounter};
 use super::cutter::{Cut, LineCutter};
 
 /// Bytes that are read at once, so that every peer has its turn.
 const CHUNK: usize = 16 << 10;
+
+/// A peer that has sent nothing for so long is asked by the system whether it is there.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Without an answer to so many questions the connection is broken.
+const QUESTIONS: u32 = 3;
 
 /// Limits that a peer is held to.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +57,10 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(stream: TcpStream, limits: PeerLimits, counter: SocketCounter, now: Timestamp) -> Self {
         counter.add(Counted::Connection);
+        let ask = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(ASK_AGAIN).with_retries(QUESTIONS);
+        if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&ask) {
+            tracing::debug!(%error, "a connection has no keep-alive: a peer that is gone without a word is not found out by it");
+        }
         Self { stream, cutter: LineCutter::new(limits.line_bytes), counter, limits, heard: now, line_since: None }
     }
 

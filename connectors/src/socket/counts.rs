@@ -19,6 +19,8 @@ pub struct SocketCounts {
     pub open: u64,
     /// Connections that were closed at once because `max_connections` were open.
     pub refused: u64,
+    /// Connections that were closed at once because `max_connections_per_address` were open from their address.
+    pub refused_address: u64,
     /// Connections that ended with an error of the system: reset by the peer, for example.
     pub broken: u64,
     /// Connections that were closed because nothing came for `idle_timeout`.
@@ -39,6 +41,7 @@ struct Counters {
     connections: AtomicU64,
     ended: AtomicU64,
     refused: AtomicU64,
+    refused_address: AtomicU64,
     broken: AtomicU64,
     silent: AtomicU64,
     slow: AtomicU64,
@@ -55,6 +58,7 @@ pub(super) enum Counted {
     /// A connection is closed, for whatever reason.
     Ended,
     Refused,
+    RefusedAddress,
     Broken,
     Silent,
     Slow,
@@ -75,6 +79,7 @@ impl SocketCounter {
             connections,
             open: connections.saturating_sub(ended),
             refused: read(&self.0.refused),
+            refused_address: read(&self.0.refused_address),
             broken: read(&self.0.broken),
             silent: read(&self.0.silent),
             slow: read(&self.0.slow),
@@ -90,6 +95,7 @@ impl SocketCounter {
             Counted::Connection => &self.0.connections,
             Counted::Ended => &self.0.ended,
             Counted::Refused => &self.0.refused,
+            Counted::RefusedAddress => &self.0.refused_address,
             Counted::Broken => &self.0.broken,
             Counted::Silent => &self.0.silent,
             Counted::Slow => &self.0.slow,

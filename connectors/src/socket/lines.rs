@@ -58,9 +58,9 @@ impl SocketLines {
         self
     }
 
-    /// Makes the connection anew when nothing has come for so long: a server that is gone without a word is found out by
-    /// nothing else. What it sends in between is lost, so this should be longer than it ever keeps silent. Default: never,
-    /// `Duration::MAX`.
+    /// Makes the connection anew when nothing has come for so long: a server that hangs is found out by nothing else (one whose
+    /// machine is gone without a word is, after 90 s, by TCP's keep-alive). What it sends in between is lost, so this
+    /// should be longer than it ever keeps silent. Default: never, `Duration::MAX`.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.options.limits.idle = timeout;
         self

@@ -14,7 +14,7 @@ use super::counts::SocketCounter;
 use super::error::SocketError;
 use super::lines::check_address;
 use super::reader::{Shared, SocketReader, check_limits, shared, split, start};
-use super::server::Server;
+use super::server::{Most, Server};
 
 /// Listens, and hands out the lines that its peers send, each as a `String`. Never ends by itself.
 ///
@@ -35,6 +35,7 @@ use super::server::Server;
 pub struct SocketListener {
     listen: Listen,
     most: usize,
+    most_per_address: usize,
     limits: PeerLimits,
     arrival_times: bool,
     clock: SharedClock,
@@ -64,6 +65,7 @@ impl SocketListener {
         Self {
             listen,
             most: 1_024,
+            most_per_address: usize::MAX,
             limits: PeerLimits {
                 line_bytes: 64 << 10,
                 idle: Duration::from_secs(60),
@@ -83,6 +85,14 @@ impl SocketListener {
         self
     }
 
+    /// Sets how many connections from one IP address may be open at a time; more are closed at once, so that one peer cannot
+    /// take the room of all others. Peers behind a proxy or a NAT have one address in common. Default: no limit but that of
+    /// all connections; at least 1.
+    pub fn max_connections_per_address(mut self, connections: usize) -> Self {
+        self.most_per_address = connections;
+        self
+    }
+
     /// Sets how many bytes a line may have, without its end. Every connection may hold as many in memory. Default 64 KiB,
     /// at least 1.
     pub fn max_line_bytes(mut self, bytes: usize) -> Self {
@@ -90,7 +100,8 @@ impl SocketListener {
         self
     }
 
-    /// Closes connections through which nothing came for so long. Default 1 minute; `Duration::MAX` for never.
+    /// Closes connections through which nothing came for so long. Default 1 minute; `Duration::MAX` for never: those of peers
+    /// that are gone without a word end all the same, after 90 s, by TCP's keep-alive.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle = timeout;
         self
@@ -130,7 +141,8 @@ impl SocketListener {
             Listen::On(listener) => (listener.try_clone().map_err(error("the given listener"))?, String::new()),
         };
         let (clock, counter) = (Arc::clone(&self.clock), self.counter.clone());
-        Server::new(listener, self.most, self.limits, clock, counter).map_err(error(&address))
+        let most = Most { connections: self.most, per_address: self.most_per_address };
+        Server::new(listener, most, self.limits, clock, counter).map_err(error(&address))
     }
 }
 
@@ -148,8 +160,10 @@ impl Source for SocketListener {
             check_address(address, 0)?;
         }
         check_limits(&self.limits)?;
-        if self.most == 0 {
-            return Err(Box::new(SocketError::Zero { option: "max_connections", least: "1" }));
+        for (option, most) in [("max_connections", self.most), ("max_connections_per_address", self.most_per_address)] {
+            if most == 0 {
+                return Err(Box::new(SocketError::Zero { option, least: "1" }));
+            }
         }
         // Here, so that an address that is taken fails the start and not the first poll.
         let mut shared = self.server.any();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use millstream_runtime::source::Polled;
@@ -35,14 +36,22 @@ pub(super) struct Server {
     ready: VecDeque<usize>,
     next_token: usize,
     next_look: Timestamp,
-    most: usize,
+    most: Most,
     limits: PeerLimits,
     clock: SharedClock,
     counter: SocketCounter,
 }
 
+/// How many connections may be open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) connections: usize,
+    pub(super) per_address: usize,
+}
+
 struct Peer {
     connection: Connection,
+    address: IpAddr,
     /// It stands in `ready`.
     ready: bool,
 }
@@ -50,7 +59,7 @@ struct Peer {
 impl Server {
     pub(super) fn new(
         listener: std::net::TcpListener,
-        most: usize,
+        most: Most,
         limits: PeerLimits,
         clock: SharedClock,
         counter: SocketCounter,
@@ -98,8 +107,9 @@ impl Server {
             if !self.knocking {
                 return;
             }
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match self.listener.accept() {
+                // The same peer by both protocols.
+                Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // The peer was gone before its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
@@ -113,8 +123,12 @@ impl Server {
                     return;
                 }
             };
-            if self.peers.len() >= self.most {
+            if self.peers.len() >= self.most.connections {
                 self.counter.add(Counted::Refused);
+                continue;
+            }
+            if self.has_enough_of(address) {
+                self.counter.add(Counted::RefusedAddress);
                 continue;
             }
             let token = self.next_token;
@@ -123,7 +137,7 @@ impl Server {
             match self.poll.registry().register(connection.stream(), Token(token), Interest::READABLE) {
                 // What it has sent before it was registered is found by its first turn.
                 Ok(()) => {
-                    self.peers.insert(token, Peer { connection, ready: true });
+                    self.peers.insert(token, Peer { connection, address, ready: true });
                     self.ready.push_back(token);
                 }
                 Err(error) => {
@@ -132,6 +146,12 @@ impl Server {
                 }
             }
         }
+    }
+
+    fn has_enough_of(&self, address: IpAddr) -> bool {
+        let most = self.most.per_address;
+        // More than there may be at all: nobody has to count.
+        most < self.most.connections && self.peers.values().filter(|peer| peer.address == address).count() >= most
     }
 
     fn turn(&mut self, token: usize, lines: &mut Vec<String>, limit: usize, now: Timestamp) {

@@ -1,14 +1,17 @@
 //! Both ends on loopback, the peer's by hand; time stands still but where a test moves it.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
 use millstream_runtime::time::Timestamp;
 
-use super::{SocketCounts, SocketError, SocketLines, SocketListener};
+use socket2::SockRef;
+
+use super::connection::{Connection, KEEP_ALIVE, PeerLimits};
+use super::{SocketCounter, SocketCounts, SocketError, SocketLines, SocketListener};
 use crate::newest::Replaced;
 use crate::pace::tests::StillClock;
 
@@ -131,6 +134,51 @@ fn connections_beyond_the_limit_are_closed_and_the_others_do_not_notice() {
     reading.until_lines(&["three"]);
     two.write_all(b"two\n").unwrap();
     reading.until_lines(&["two"]);
+}
+
+#[test]
+fn connections_of_one_address_beyond_its_limit_are_closed_and_other_addresses_do_not_notice() {
+    let (mut reading, _, port) = listening(|source| source.max_connections(3).max_connections_per_address(2));
+    let from = |host: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into()).unwrap();
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let (one, _two) = (from(2), from(2));
+    reading.until("two of one address", |reading| counts(reading).open == 2);
+    assert!(is_closed(&mut {
+        let refused = from(2);
+        reading.until("a refusal", |reading| counts(reading).refused_address == 1);
+        refused
+    }));
+    let mut other = from(3);
+    other.write_all(b"other\n").unwrap();
+    reading.until_lines(&["other"]);
+    // The bound of all connections comes first.
+    let _refused = from(2);
+    reading.until("a refusal of all", |reading| counts(reading).refused == 1);
+    drop(one);
+    reading.until("room", |reading| counts(reading).open == 2);
+    from(2).write_all(b"again\n").unwrap();
+    reading.until_lines(&["again"]);
+    assert_eq!(counts(&reading).refused_address, 1);
+}
+
+#[test]
+fn the_system_asks_peers_on_both_sides_whether_they_are_there() {
+    let (listener, port) = bound();
+    let called = call(port);
+    let accepted = listener.accept().unwrap().0;
+    let limits = PeerLimits { line_bytes: 1, idle: Duration::MAX, line_time: Duration::MAX };
+    for stream in [called, accepted] {
+        stream.set_nonblocking(true).unwrap();
+        let stream = mio::net::TcpStream::from_std(stream);
+        let mut connection = Connection::new(stream, limits, SocketCounter::default(), Timestamp::MIN);
+        let socket = SockRef::from(&*connection.stream());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEP_ALIVE);
+    }
 }
 
 #[test]
