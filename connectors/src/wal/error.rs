@@ -61,13 +61,28 @@ pub enum WalError {
         /// The position.
         position: String,
     },
+    /// The log was written by a newer version of this library.
+    #[error(
+        "the write-ahead log {name} at {place} has format {format}, this version of millstream reads formats up to {known}; \
+         go on with the version that wrote it, or a later one"
+    )]
+    Format {
+        /// The log.
+        name: String,
+        /// Where its store is.
+        place: String,
+        /// Its format.
+        format: u32,
+        /// The newest format that is known.
+        known: u32,
+    },
     /// The log's content is damaged, or was not written by this library.
-    #[error("the write-ahead log {name} is damaged in split {split}: {what}")]
+    #[error("the write-ahead log {name} is damaged{}: {what}", of_split(split.as_deref()))]
     Damaged {
         /// The log.
         name: String,
-        /// The split.
-        split: String,
+        /// The split, unless it is what all have in common.
+        split: Option<String>,
         /// What is wrong.
         what: String,
     },
@@ -84,4 +99,8 @@ pub enum WalError {
     /// The bound of the log is zero.
     #[error("no record fits into max_bytes(0); give the write-ahead log at least 1 byte")]
     NoRoom,
+}
+
+fn of_split(split: Option<&str>) -> String {
+    split.map(|split| format!(" in split {split}")).unwrap_or_default()
 }

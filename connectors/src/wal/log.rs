@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | log | split, number of the first record | a frame: count, the source's own position behind it, the records |
 //! | meta | split | number of the first record that is still wanted, the source's own position before it |
+//! | meta | `format` | the number of this format |
 //!
+//! Integers are big-endian. A split is its name behind its length, a `u32`, so none is the beginning of another or `format`.
 //! A frame is one synced write. What is removed goes in one write with the row that says so, which need not be synced: lost,
 //! the frames are there once more.
 
@@ -13,6 +15,24 @@ use std::ops::ControlFlow;
 
 use millstream_runtime::source::Position;
 use millstream_runtime::state::store::{Durability, Space, Store, StoreError, WriteBatch};
+
+/// The format that is written, and the newest that is read.
+pub(super) const FORMAT: u32 = 1;
+const FORMAT_KEY: &[u8] = b"format";
+
+/// Returns the format of what is in a store, and notes it where there is none yet. A log from before this note has format 1 as well: a
+/// format 2 will have to look whether there are frames.
+pub(super) fn format(store: &mut dyn Store) -> Result<u32, Unreadable> {
+    let Some(format) = store.multi_get(Space::Meta, &[FORMAT_KEY.to_vec()])?.pop().flatten() else {
+        let mut batch = WriteBatch::default();
+        batch.put(Space::Meta, FORMAT_KEY, FORMAT.to_be_bytes().to_vec());
+        // Durable with the first frame: without one there is nothing to be read.
+        store.write(batch, Durability::Buffered)?;
+        return Ok(FORMAT);
+    };
+    let format = format.try_into().map(u32::from_be_bytes);
+    format.map_err(|_| Unreadable::Damaged("the number of its format cannot be read".to_owned()))
+}
 
 /// Where frames are, without their records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::WalError;
-use super::log::{SplitLog, Unreadable};
+use super::log::{self, SplitLog, Unreadable};
 use crate::newest::Replaced;
 
 /// What was set.
@@ -144,7 +144,13 @@ impl<T> Wal<T> {
             Some(store) => store,
             none => {
                 let opened = self.config.backend.open(&self.config.name, ShardId::default(), true);
-                none.insert(opened.map_err(|error| self.failed(error))?)
+                let mut store = opened.map_err(|error| self.failed(error))?;
+                match log::format(store.as_mut()) {
+                    Ok(..=log::FORMAT) => {}
+                    Ok(format) => return Err(self.newer(format)),
+                    Err(error) => return Err(self.unreadable(None, error)),
+                }
+                none.insert(store)
             }
         };
         Ok((store.as_mut(), &mut state.splits))
@@ -156,7 +162,10 @@ impl<T> Wal<T> {
         let of_split = splits.get_mut(split).filter(|split| split.reader == reader).ok_or(Replaced)?;
         let log = match &mut of_split.log {
             Some(log) => log,
-            none => none.insert(SplitLog::open(store, split.as_str()).map_err(|error| self.unreadable(split, error))?),
+            none => {
+                let opened = SplitLog::open(store, split.as_str());
+                none.insert(opened.map_err(|error| self.unreadable(Some(split), error))?)
+            }
         };
         Ok((store, log, &mut of_split.pending))
     }
@@ -166,11 +175,16 @@ impl<T> Wal<T> {
         WalError::Store { name: self.config.name.clone(), place, source }
     }
 
-    fn unreadable(&self, split: &SplitId, error: Unreadable) -> WalError {
+    fn newer(&self, format: u32) -> WalError {
+        let place = self.config.backend.describe(&self.config.name, ShardId::default());
+        WalError::Format { name: self.config.name.clone(), place, format, known: log::FORMAT }
+    }
+
+    fn unreadable(&self, split: Option<&SplitId>, error: Unreadable) -> WalError {
         match error {
             Unreadable::Store(error) => self.failed(error),
             Unreadable::Damaged(what) => {
-                WalError::Damaged { name: self.config.name.clone(), split: split.to_string(), what }
+                WalError::Damaged { name: self.config.name.clone(), split: split.map(ToString::to_string), what }
             }
         }
     }
@@ -240,7 +254,7 @@ impl<T: Serialize + DeserializeOwned> Wal<T> {
         if number >= log.next() {
             return Ok(Vec::new());
         }
-        let (first, bytes) = log.read(store, number).map_err(|error| self.unreadable(split, error))?;
+        let (first, bytes) = log.read(store, number).map_err(|error| self.unreadable(Some(split), error))?;
         let records: Vec<(Timestamp, T)> = codec::decode(&bytes).map_err(self.codec(split))?;
         let passed = usize::try_from(number - first).unwrap_or(usize::MAX);
         Ok(records.into_iter().skip(passed).map(|(time, value)| Record::at(value, time)).collect())

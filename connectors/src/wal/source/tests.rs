@@ -15,6 +15,8 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::channel::feed;
 
+mod format;
+
 const SPLIT: &str = "once";
 
 /// The world outside: it outlives every process, and gives each number once.
