@@ -8,6 +8,8 @@
 
 #[path = "ledger/input.rs"]
 mod input;
+#[path = "ledger/numbers.rs"]
+mod numbers;
 #[path = "ledger/source.rs"]
 mod source;
 
@@ -48,6 +50,9 @@ struct Args {
     /// How many bookings there are
     #[arg(long, default_value_t = 20_000)]
     records: u64,
+    /// The first number that this life sends
+    #[arg(long, default_value_t = 0)]
+    first: u64,
     /// Records per second; no limit by default
     #[arg(long)]
     rate: Option<f64>,
@@ -83,6 +88,8 @@ enum Workload {
     Ledger,
     /// Words of the files in `input`: running count
     Words,
+    /// Numbers that this process sends, through a write-ahead log: each counts once
+    Numbers,
 }
 
 /// What is kept per account, and the booking that led to it.
@@ -282,10 +289,16 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
         builder = builder.faults(Arc::new(failpoint.parse::<Failpoint>()?));
     }
     let runtime = builder.build()?;
-    let job = runtime.start(match args.workload {
-        Workload::Ledger => ledger(args, dir),
-        Workload::Words => words(args, dir),
-    })?;
+    let job = match args.workload {
+        Workload::Ledger => runtime.start(ledger(args, dir))?,
+        Workload::Words => runtime.start(words(args, dir))?,
+        Workload::Numbers => {
+            let (pipeline, feed) = numbers::numbers(dir);
+            let job = runtime.start(pipeline)?;
+            numbers::send(feed, args.first..args.first + args.records, tell);
+            job
+        }
+    };
     let mut told = (false, 0);
     let mut look = tokio::time::interval(LOOK);
     loop {

@@ -42,6 +42,8 @@ pub(crate) enum Told {
     Stopped(String),
     /// So many keys were read back, and so many evicted.
     Keys(u64, u64),
+    /// This number is in the write-ahead log.
+    Durable(u64),
     /// It ended in order.
     Ended(u64),
     /// It is gone.
@@ -59,6 +61,7 @@ impl Told {
                 let (read, evicted) = rest.split_once(' ')?;
                 Self::Keys(read.parse().ok()?, evicted.parse().ok()?)
             }
+            "durable" => Self::Durable(rest.parse().ok()?),
             "ended" => Self::Ended(rest.parse().ok()?),
             _ => return None,
         })
@@ -83,6 +86,8 @@ pub(crate) struct Life {
     pub(crate) read: u64,
     /// Keys that it evicted, said at its end.
     pub(crate) evicted: u64,
+    /// Numbers that it said are in the write-ahead log.
+    pub(crate) durable: Vec<u64>,
 }
 
 impl Life {
@@ -116,6 +121,7 @@ impl Life {
             committed: 0,
             read: 0,
             evicted: 0,
+            durable: Vec::new(),
         }
     }
 
@@ -141,6 +147,7 @@ impl Life {
             Told::Restored(epoch) => self.restored = Some(*epoch),
             Told::Committed(epoch) => self.committed = *epoch,
             Told::Keys(read, evicted) => (self.read, self.evicted) = (*read, *evicted),
+            Told::Durable(number) => self.durable.push(*number),
             _ => {}
         }
         self.heard.push(told.clone());

@@ -9,6 +9,7 @@
 mod input;
 pub(crate) mod life;
 pub(crate) mod oracle;
+mod wal;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
