@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millstream_runtime::graph::{BuildError, BuildErrors, Graph, SourceOf, VertexId, VertexKind};
+use millstream_runtime::operator::OutputMode;
 use millstream_runtime::source::Source;
 
 use crate::stream::Stream;
@@ -62,6 +63,14 @@ impl Pipeline {
     #[must_use]
     pub fn epoch_interval(self, interval: Duration) -> Self {
         self.shared.change(|graph| graph.set_epoch_interval(interval));
+        self
+    }
+
+    /// Sets what of its result the pipeline sends on: see [`OutputMode`]. Default: [`OutputMode::Append`]. It concerns operators that
+    /// group, as windows do; others send every result. Which operators fit which mode is checked before anything runs.
+    #[must_use]
+    pub fn output_mode(self, mode: OutputMode) -> Self {
+        self.shared.change(|graph| graph.set_output_mode(mode));
         self
     }
 

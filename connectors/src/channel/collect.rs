@@ -242,15 +242,7 @@ mod tests {
     fn delivers_nothing_of_a_batch_with_a_row_that_it_cannot_read() {
         let Target(connector, collected) = target();
         let mut sink = connector().unwrap();
-        let context = SinkContext {
-            pipeline: "p".into(),
-            sink: "s".into(),
-            shard: Default::default(),
-            attempt: Default::default(),
-            subtask: 0,
-            first_epoch: Epoch::GENESIS,
-        };
-        sink.open(&context).unwrap();
+        sink.open(&crate::testing::context(0)).unwrap();
         let chunk = [&[0, 0, 0, 2, 0xa1, b'x'][..], &[0, 0, 0, 1, 7]].concat();
         let rows = [Rows::new(Epoch::new(1), vec![chunk])];
         let error = sink.apply(&EpochBatch::new(&rows).unwrap()).unwrap_err();

@@ -297,8 +297,7 @@ mod tests {
     }
 
     fn context() -> SinkContext {
-        let (shard, attempt) = Default::default();
-        SinkContext { pipeline: "p".into(), sink: "s".into(), shard, attempt, subtask: 0, first_epoch: Epoch::GENESIS }
+        crate::testing::context(0)
     }
 
     fn open(connector: &TokenSinkFactory) -> Box<dyn TokenSink> {

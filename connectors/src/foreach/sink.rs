@@ -252,9 +252,7 @@ mod tests {
         let writer = writer.clone();
         let SinkSpec::Direct(factory) = foreach(move || writer.clone()).into_sink() else { panic!("not level 1") };
         let mut sink = factory().unwrap();
-        let (shard, attempt) = Default::default();
-        let (pipeline, name) = ("p".into(), "s".into());
-        let context = SinkContext { pipeline, sink: name, shard, attempt, subtask: 3, first_epoch: Epoch::new(7) };
+        let context = SinkContext { subtask: 3, first_epoch: Epoch::new(7), ..crate::testing::context(0) };
         sink.open(&context).unwrap();
         sink
     }

@@ -11,6 +11,7 @@ mod wrong;
 pub use self::direct::{DirectOutside, sink_conformance};
 pub use self::token::{AtStep, Outside, token_sink_conformance};
 use millstream_runtime::id::{Attempt, Epoch, ShardId};
+use millstream_runtime::operator::OutputMode;
 use millstream_runtime::sink::SinkContext;
 
 /// What a sink did wrong.
@@ -31,6 +32,7 @@ pub(crate) fn context(attempt: u64) -> SinkContext {
         sink: "out".into(),
         shard: ShardId::new(0),
         attempt: Attempt::new(attempt),
+        output_mode: OutputMode::Append,
         subtask: 0,
         first_epoch: Epoch::GENESIS,
     }

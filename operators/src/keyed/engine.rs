@@ -317,13 +317,13 @@ impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
         Ok(Prepared::Ready)
     }
 
-    fn on_time(&mut self, mark: Mark) -> Result<(), BoxError> {
+    fn on_mark(&mut self, mark: Mark) -> Result<(), BoxError> {
+        self.firing = match mark {
+            Mark::Watermark(watermark) => Firing::Watermark(watermark),
+            Mark::ProcessingTime(_) => Firing::ProcessingTime,
+            _ => return Ok(()),
+        };
         self.keyed.set_now(self.clock.now());
-        match mark {
-            Mark::Watermark(watermark) => self.firing = Firing::Watermark(watermark),
-            Mark::ProcessingTime(_) => self.firing = Firing::ProcessingTime,
-            _ => {}
-        }
         Ok(())
     }
 
@@ -331,6 +331,9 @@ impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
         loop {
             if let Some(record) = self.leave() {
                 return Ok(Fired::Record(record));
+            }
+            if self.firing == Firing::Nothing {
+                return Ok(Fired::Done);
             }
             // The late threshold comes before all: it may be in the rows.
             if self.keyed.is_missing() {

@@ -5,6 +5,7 @@
 mod edge;
 mod event_time;
 mod node;
+mod shape;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,9 @@ pub use self::event_time::{EventTimeDecl, EventTimeOf};
 pub use self::node::{
     OperatorOf, OperatorVertex, SinkOf, SinkVertex, SourceOf, SourceVertex, TeeFn, Vertex, VertexKind,
 };
+pub use self::shape::Shape;
 pub use self::validate::{BuildError, BuildErrors};
-use crate::operator::OutputTag;
+use crate::operator::{OutputMode, OutputTag};
 
 /// Any value that may go to another thread, without its type.
 pub type AnySend = Box<dyn std::any::Any + Send>;
@@ -35,6 +37,7 @@ pub struct Graph {
     pub(crate) errors: Vec<BuildError>,
     pub(crate) parallelism: Option<u16>,
     pub(crate) epoch_interval: Option<std::time::Duration>,
+    pub(crate) output_mode: OutputMode,
 }
 
 impl Graph {
@@ -61,6 +64,11 @@ impl Graph {
     /// The time between barriers, if the pipeline says it.
     pub const fn epoch_interval(&self) -> Option<std::time::Duration> {
         self.epoch_interval
+    }
+
+    /// Sets what of its result the pipeline sends on; by default `Append`.
+    pub fn set_output_mode(&mut self, mode: OutputMode) {
+        self.output_mode = mode;
     }
 
     /// Adds a vertex. Without a name it gets one from its kind and place, which is not durable.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::channel::{QueueReceiver, queue};
 use crate::checkpoint::StateDecl;
 use crate::error::BoxError;
-use crate::graph::{AnySend, EventTimeDecl};
+use crate::graph::{AnySend, EventTimeDecl, Shape};
 use crate::operator::{
     AnyNode, Driver, Head, Node, OpenContext, Operator, SideDecl, SourceControl, Splitter, TaskControl, TaskError,
 };
@@ -180,6 +180,11 @@ pub trait OperatorVertex: Send + Sync {
         None
     }
 
+    /// What it is to the rules of output modes.
+    fn shape(&self) -> Shape {
+        Shape::Free
+    }
+
     /// What it declares about event time; nothing if it assigns none.
     fn event_time(&self) -> Option<EventTimeDecl> {
         None
@@ -199,6 +204,7 @@ pub struct OperatorOf<F> {
     label: String,
     states: Vec<StateDecl>,
     stateful: bool,
+    shape: Shape,
     sides: Option<(Vec<SideDecl>, Split)>,
     make: F,
 }
@@ -212,12 +218,19 @@ impl<F> fmt::Debug for OperatorOf<F> {
 impl<F> OperatorOf<F> {
     /// Makes a vertex of an operator that keeps no state.
     pub fn stateless(label: impl Into<String>, make: F) -> Self {
-        Self { label: label.into(), states: Vec::new(), stateful: false, sides: None, make }
+        Self { label: label.into(), states: Vec::new(), stateful: false, shape: Shape::Free, sides: None, make }
     }
 
     /// Makes a vertex of an operator that keeps state per key.
     pub fn stateful(label: impl Into<String>, states: Vec<StateDecl>, make: F) -> Self {
-        Self { label: label.into(), states, stateful: true, sides: None, make }
+        Self { label: label.into(), states, stateful: true, shape: Shape::Free, sides: None, make }
+    }
+
+    /// Says what it is to the rules of output modes.
+    #[must_use]
+    pub fn with_shape(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
     }
 
     /// Gives it side outputs beside a main output of `T`: it sends [`Emitted`](crate::operator::Emitted) then.
@@ -243,6 +256,10 @@ where
 
     fn is_stateful(&self) -> bool {
         self.stateful
+    }
+
+    fn shape(&self) -> Shape {
+        self.shape
     }
 
     fn sides(&self) -> Vec<SideDecl> {

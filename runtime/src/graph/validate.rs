@@ -103,6 +103,18 @@ pub enum BuildError {
         /// Where.
         at: String,
     },
+    /// An operator does not fit the output mode or its neighbours. A rule keeps its code.
+    #[error("{code}: {operator:?} at {at}: {reason}")]
+    Unsupported {
+        /// Which rule it is.
+        code: &'static str,
+        /// The operator or sink.
+        operator: String,
+        /// Where it was made.
+        at: String,
+        /// What does not fit, and what to do.
+        reason: String,
+    },
     /// A handle was used after its pipeline had been started.
     #[error("a stream was used at {at} after its pipeline had been started; describe the whole pipeline first")]
     Frozen {
@@ -153,6 +165,7 @@ impl Graph {
         self.check_names(&mut errors);
         self.check_ends(&mut errors);
         self.check_event_times(&mut errors);
+        self.check_shapes(&mut errors);
         if errors.is_empty() { Ok(()) } else { Err(BuildErrors(errors)) }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
-use crate::operator::{Quarantined, ReadOrder, Splits, TaskControl, Urgency, Waiting};
+use crate::operator::{OutputMode, Quarantined, ReadOrder, Splits, TaskControl, Urgency, Waiting};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
@@ -274,6 +274,8 @@ pub struct OpenContext {
     pub event_time: usize,
     /// The attempt.
     pub attempt: Attempt,
+    /// What of its result the pipeline sends on.
+    pub output_mode: OutputMode,
     /// The epoch that state was restored from.
     pub restored: Epoch,
     /// The key groups that this subtask owns.

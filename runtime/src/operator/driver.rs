@@ -60,17 +60,18 @@ pub trait Operator: 'static {
         Ok(Prepared::Ready)
     }
 
-    /// Hears that event time has come to `watermark`, inclusive, or processing time to `now`; then [`Operator::fire`] is asked
-    /// until it has nothing more, and only then the mark goes on. By default does nothing.
+    /// Hears that event time has come to a watermark, inclusive, that processing time has come to a moment, or that an epoch
+    /// ends; then [`Operator::fire`] is asked until it has nothing more, and only then the mark goes on. What it sends at the end
+    /// of an epoch belongs to that epoch, and so do its changes of state. By default does nothing.
     ///
     /// # Errors
     /// As [`Operator::next`].
-    fn on_time(&mut self, mark: Mark) -> Result<(), BoxError> {
+    fn on_mark(&mut self, mark: Mark) -> Result<(), BoxError> {
         let _ = mark;
         Ok(())
     }
 
-    /// Returns the next result of the time that came: one timer's work at a time, so that a million due timers need no
+    /// Returns the next result of the mark that came: one timer's work at a time, so that a million due timers need no
     /// room for a million results.
     ///
     /// # Errors
@@ -100,7 +101,7 @@ pub enum Prepared {
     Missing,
 }
 
-/// What came of the time that came.
+/// What came of the mark that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Fired<T> {
@@ -132,7 +133,7 @@ pub struct Driver<O: Operator> {
     input: FrameInput<O::In>,
     out: Vec<Record<O::Out>>,
     mark: Option<Mark>,
-    /// The mark is one of time, and the operator is not through with it.
+    /// The operator heard of the mark and is not through with it.
     firing: bool,
     waiting: Option<Waiting>,
     /// Only ever set by a planted bug.
@@ -327,8 +328,8 @@ impl<O: Operator> Node<O::In> for Driver<O> {
             }
             Err(mark) => {
                 self.mark = Some(mark);
-                if matches!(mark, Mark::Watermark(_) | Mark::ProcessingTime(_)) {
-                    self.call(context.epoch(), |operator| operator.on_time(mark))?;
+                if matches!(mark, Mark::Watermark(_) | Mark::ProcessingTime(_) | Mark::Barrier(_)) {
+                    self.call(context.epoch(), |operator| operator.on_mark(mark))?;
                     self.firing = true;
                 }
             }

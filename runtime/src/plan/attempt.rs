@@ -298,6 +298,7 @@ impl TaskSeed {
             parallelism: self.plan.parallelism,
             event_time: self.event_times_before(vertex),
             attempt: spec.attempt,
+            output_mode: self.plan.graph.output_mode,
             restored: spec.restored.epoch,
             groups: spec.key_groups.range(self.subtask.index, self.plan.parallelism),
             key_groups: spec.key_groups,

@@ -87,6 +87,7 @@ impl Plan {
                 sink: vertex.name.clone(),
                 shard,
                 attempt: Attempt::default(),
+                output_mode: self.graph.output_mode,
                 subtask: 0,
                 first_epoch: Epoch::GENESIS,
             };

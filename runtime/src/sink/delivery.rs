@@ -313,6 +313,7 @@ mod tests {
     use super::*;
     use crate::fault::NoFaults;
     use crate::id::ShardId;
+    use crate::operator::OutputMode;
     use crate::rows::RowsBuilder;
     use crate::sink::Token;
 
@@ -356,6 +357,7 @@ mod tests {
             sink: "s".into(),
             shard: ShardId::new(0),
             attempt: Attempt::new(0),
+            output_mode: OutputMode::Append,
             subtask: 0,
             first_epoch: Epoch::GENESIS,
         };

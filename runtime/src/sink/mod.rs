@@ -15,7 +15,7 @@ pub use self::nodes::{DirectSink, OutboxSink};
 use crate::error::BoxError;
 pub use crate::guarantee::{Guarantee, SinkDeclaration};
 use crate::id::{Attempt, Epoch, ShardId};
-use crate::operator::OpenContext;
+use crate::operator::{OpenContext, OutputMode};
 pub use crate::rows::{Row, Rows, RowsBuilder};
 
 /// What a sink is told when it opens.
@@ -29,6 +29,8 @@ pub struct SinkContext {
     pub shard: ShardId,
     /// The attempt that opens it.
     pub attempt: Attempt,
+    /// What of its result the pipeline sends on; a sink of `Complete` replaces what it has by each epoch's rows.
+    pub output_mode: OutputMode,
     /// Which subtask of the sink, for level 1; 0 for level 2, which has one delivery thread per shard.
     pub subtask: u16,
     /// The epoch of the first record that it writes, for level 1; each flush ends one, and the next has the next number.
@@ -44,6 +46,7 @@ impl SinkContext {
             sink: open.name.clone(),
             shard: open.shard,
             attempt: open.attempt,
+            output_mode: open.output_mode,
             subtask: open.subtask.index,
             first_epoch: open.restored.next(),
         }

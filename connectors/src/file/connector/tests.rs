@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millstream_runtime::id::{Attempt, ShardId};
+use millstream_runtime::id::ShardId;
 use millstream_runtime::sink::{IntoSink, Rows, RowsBuilder, SinkSpec};
 use tempfile::TempDir;
 
@@ -19,14 +19,8 @@ fn layout(dir: &Path, row_end: &'static [u8]) -> Layout {
 }
 
 fn context(shard: u32) -> SinkContext {
-    SinkContext {
-        pipeline: "p".into(),
-        sink: "s".into(),
-        shard: ShardId::new(shard),
-        attempt: Attempt::new(1),
-        subtask: 0,
-        first_epoch: Epoch::GENESIS,
-    }
+    let (pipeline, sink) = ("p".into(), "s".into());
+    SinkContext { pipeline, sink, shard: ShardId::new(shard), ..crate::testing::context(1) }
 }
 
 /// Each epoch has one row, its number.

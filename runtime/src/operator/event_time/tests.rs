@@ -10,7 +10,7 @@ use super::*;
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
 use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, ShardId, SubtaskId};
-use crate::operator::TaskControl;
+use crate::operator::{OutputMode, TaskControl};
 use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::store::StoreShare;
@@ -48,6 +48,7 @@ fn bench(strategy: WatermarkStrategy<i64>, splits: Option<Splits>, narrow: bool)
         parallelism: 1,
         event_time: 0,
         attempt: Attempt::new(1),
+        output_mode: OutputMode::Append,
         restored: Epoch::GENESIS,
         groups: 0..1,
         key_groups: KeyGroups::default(),
