@@ -42,6 +42,8 @@ pub mod prelude {
         CleanSource, FileIdentity, FileSink, InvalidText, Lines, MissingFiles, RecordFile, WatchedDirectory,
         read_committed,
     };
+    #[cfg(unix)]
+    pub use crate::file::{DataLoss, TailLines, TailStart};
     pub use crate::foreach::{ForeachError, ForeachWriter, foreach};
     pub use crate::generator::Generator;
     pub use crate::iter::IterSource;

@@ -170,9 +170,13 @@ fn a_source_that_cannot_be_read_is_named_with_the_remedy() {
     let no_address = ["is no address: give host:port, such as localhost:9999"];
     let zero = ["so nothing could ever be read; give at least"];
     let dir = tempfile::tempdir().unwrap();
+    let tail = |name: &str| TailLines::at(dir.path().join(name));
+    std::fs::write(dir.path().join("bad"), b"good\nb\xffd\n").unwrap();
+    // Sparse: a gibibyte of zeros.
+    std::fs::File::create(dir.path().join("long")).unwrap().set_len(1 << 30).unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     let watched = |name: &str| WatchedDirectory::at(dir.path().join(name), "files", Memory::new());
-    let table: [(&str, Pipeline, Vec<&str>); 22] = [
+    let table: [(&str, Pipeline, Vec<&str>); 31] = [
         ("no directory", of(watched("none")), vec!["cannot watch ", "/none; create it, or correct the path"]),
         ("a file", of(watched("file")), vec!["cannot watch ", "/file; it is a file: name its directory"]),
         ("no pattern", of(watched("").files(["["])), vec!["\"[\" is no pattern for files: "]),
@@ -211,6 +215,27 @@ fn a_source_that_cannot_be_read_is_named_with_the_remedy() {
         ("no patience", of(listener().idle_timeout(Duration::ZERO)), [&["idle_timeout is 0"], &zero[..]].concat()),
         ("no time for a line", of(listener().line_timeout(Duration::ZERO)), vec!["line_timeout is 0", "Duration::MAX"]),
         ("no bytes of a client", of(client(&taken_at).max_line_bytes(0)), vec!["max_line_bytes is 0"]),
+        (
+            "a log in no directory",
+            of(tail("none/app.log")),
+            vec!["none/app.log: its directory does not exist; create it"],
+        ),
+        ("a log below a file", of(tail("bad/app.log")), vec!["its directory is a file; correct the path"]),
+        ("a directory to follow", of(tail("")), vec!["cannot follow", "it is a directory: name a file in it"]),
+        ("a device to follow", of(TailLines::at("/dev/null")), vec!["/dev/null", "which cannot be read again"]),
+        ("a log that must exist", of(tail("none.log").must_exist()), vec!["none.log: there is no such file"]),
+        ("no bytes of a log", of(tail("bad").max_line_bytes(0)), vec!["max_line_bytes(0)", "give at least 1"]),
+        (
+            "a log looked at too rarely",
+            of(tail("bad").poll_interval(Duration::from_secs(1))),
+            vec!["a poll_interval of 1000 ms is too long: give at most 50 ms"],
+        ),
+        (
+            "a log that is no text",
+            of(tail("bad")),
+            vec!["the line at byte 5 of", "bad is not UTF-8", "b\\xffd", "skip such lines"],
+        ),
+        ("a log without line ends", of(tail("long")), vec!["the line at byte 0 of", "is longer than 1048576 bytes"]),
     ];
     for (case, pipeline, parts) in table {
         assert_says(case, &refusal(pipeline), &parts);

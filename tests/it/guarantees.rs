@@ -27,6 +27,7 @@ fn sources() -> Vec<SourceDeclaration> {
     vec![
         Lines::at("in").declaration(),
         WatchedDirectory::at("in", "in-files", Memory::new()).declaration(),
+        TailLines::at("in.log").declaration(),
         Generator::new(None, |number| number).declaration(),
         RateSource::per_second(1).declaration(),
         RateMicroBatch::rows_per_batch(1).declaration(),

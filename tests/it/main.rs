@@ -39,6 +39,8 @@ mod simulation;
 mod sockets;
 #[cfg(feature = "rocksdb")]
 mod stored;
+#[cfg(feature = "rocksdb")]
+mod tailing;
 mod threads;
 #[cfg(feature = "rocksdb")]
 mod watched;

@@ -1,4 +1,4 @@
-//! Files: lines as a replayable source, committed files as an exactly-once sink.
+//! Files: lines as a replayable source, also of a watched directory or of a log that grows, committed files as an exactly-once sink.
 //!
 //! What the sink puts into its directory:
 //!
@@ -26,6 +26,8 @@ mod names;
 mod reader;
 mod sink;
 mod source;
+#[cfg(unix)]
+mod tail;
 mod tree;
 mod watched;
 
@@ -34,6 +36,8 @@ pub use self::error::LinesError;
 pub use self::log::LogError;
 pub use self::sink::{FileSink, RecordFile};
 pub use self::source::{InvalidText, Lines, SkippedLines};
+#[cfg(unix)]
+pub use self::tail::{DataLoss, TailCounter, TailCounts, TailError, TailLines, TailStart};
 pub use self::watched::{
     CleanSource, FileIdentity, MissingFiles, WatchError, WatchedCounter, WatchedCounts, WatchedDirectory,
 };
