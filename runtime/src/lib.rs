@@ -13,6 +13,7 @@ pub mod guarantee;
 pub mod handle;
 pub mod id;
 pub mod job;
+pub mod metrics;
 pub mod operator;
 pub mod plan;
 pub mod position;

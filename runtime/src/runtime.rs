@@ -8,6 +8,7 @@ use crate::fault::SharedFaults;
 use crate::graph::Graph;
 use crate::handle::JobHandle;
 use crate::job::OpenStore;
+use crate::metrics::{Metrics, MetricsHub};
 use crate::plan::Plan;
 use crate::state::log::StartFrom;
 use crate::state::store::{StateBackend, open_within};
@@ -35,6 +36,7 @@ pub struct Runtime {
     clock: SharedClock,
     faults: SharedFaults,
     jobs: Mutex<Vec<Arc<JobLink>>>,
+    metrics: Arc<MetricsHub>,
 }
 
 impl fmt::Debug for Runtime {
@@ -69,13 +71,19 @@ impl Runtime {
         let pipeline = plan.name().to_owned();
         let open = self.open_store(&pipeline, &config)?;
         let (clock, faults) = (Arc::clone(&self.clock), Arc::clone(&self.faults));
-        let link = actor::start(JobSetup { plan, config, clock, faults, open })
+        let metrics = Arc::clone(&self.metrics);
+        let link = actor::start(JobSetup { plan, config, clock, faults, open, metrics })
             .map_err(|source| StartError::Threads { pipeline, source })?;
         let link = Arc::new(link);
         let mut jobs = self.jobs();
         jobs.retain(|job| !job.is_over());
         jobs.push(Arc::clone(&link));
         Ok(JobHandle::new(link))
+    }
+
+    /// What its jobs count. Cheap; the answer may be kept and goes on counting.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::new(Arc::clone(&self.metrics))
     }
 
     /// Opens the store now, so that a lock is the caller's error, and hands it to the committer as its first.

@@ -34,7 +34,8 @@ const DOORS: &[(&str, &str)] = &[
     ("actix", "runtime/src/actor/"),
     ("rocksdb", "runtime/src/state/store/rocksdb/"),
     ("rmp_serde", "runtime/src/codec.rs"),
-    ("metrics", "runtime/src/metrics/"),
+    ("metrics", "runtime/src/metrics/exporter.rs"),
+    ("metrics_exporter_prometheus", "runtime/src/metrics/exporter.rs"),
     ("rustix", "runtime/src/actor/threads.rs"),
 ];
 

@@ -30,6 +30,8 @@ mod hosts;
 mod kill9;
 mod log;
 mod memory;
+#[cfg(feature = "prometheus")]
+mod metrics;
 mod panics;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod refusals;

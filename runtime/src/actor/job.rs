@@ -20,6 +20,7 @@ use crate::channel::Bell;
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, OperatorId, SubtaskId};
 use crate::job::{CommitterAnswer, CommitterOrder, Ended, JobError, JobEvent, JobMachine, JobOrder};
+use crate::metrics::{PipelineMetrics, PipelineState};
 use crate::operator::{SourceCommand, TaskError};
 use crate::plan::Plan;
 use crate::sink::DeliveryOrder;
@@ -73,6 +74,7 @@ pub(super) struct JobActor {
     crew: Crew,
     progress: Arc<watch::Sender<Progress>>,
     view: Arc<View>,
+    metrics: PipelineMetrics,
     /// Taken when the job is over.
     over: Option<oneshot::Sender<Result<Ended, JobError>>>,
     /// An attempt whose pieces are being made, or wait until what is left of the one before has gone.
@@ -99,11 +101,13 @@ impl JobActor {
         (plan, config): (Plan, RuntimeConfig),
         (clock, faults): (SharedClock, SharedFaults),
         crew: Crew,
-        (progress, view): (Arc<watch::Sender<Progress>>, Arc<View>),
+        (progress, view, metrics): (Arc<watch::Sender<Progress>>, Arc<View>, PipelineMetrics),
         over: oneshot::Sender<Result<Ended, JobError>>,
     ) -> Self {
+        let mut machine = JobMachine::new(config.job);
+        machine.begins_at(clock.now());
         Self {
-            machine: JobMachine::new(config.job),
+            machine,
             plan,
             worker_number: u32::from(config.workers),
             config,
@@ -112,6 +116,7 @@ impl JobActor {
             crew,
             progress,
             view,
+            metrics,
             over: Some(over),
             seeding: None,
             hosted: None,
@@ -144,7 +149,7 @@ impl JobActor {
             }
         }
         self.try_seed(context);
-        self.view.set_status(self.machine.status());
+        self.show();
         if !self.crew.flush() && !self.retrying {
             self.retrying = true;
             context.run_later(OUTLET_RETRY, |actor, context| {
@@ -153,6 +158,14 @@ impl JobActor {
             });
         }
         self.arm(context);
+    }
+
+    /// Lets others see what the machine knows now.
+    fn show(&mut self) {
+        self.view.set_status(self.machine.status());
+        if let Some(tally) = self.machine.take_tally() {
+            self.view.set_tally(tally);
+        }
     }
 
     fn carry_out(&mut self, order: JobOrder, context: &mut Context<Self>) {
@@ -239,7 +252,7 @@ impl JobActor {
             self.crew.acks.send(Acknowledged { operators: hosted.operators.clone(), positions });
         }
         // Who is answered finds it in the status.
-        self.view.set_status(self.machine.status());
+        self.show();
         self.checkpoints.committed(epoch);
         if let Err(crashed) = self.faults.pass(CrashPoint::PublishAfter) {
             self.crashed(crashed);
@@ -291,7 +304,10 @@ impl JobActor {
         if let Some(error) = self.machine.take_late() {
             self.late(error);
         }
-        self.view.set_status(self.machine.status());
+        self.show();
+        if result.is_ok() {
+            self.metrics.ends_as(PipelineState::Finished);
+        }
         self.checkpoints.over(&result);
         self.seeding = None;
         self.hosted = None;

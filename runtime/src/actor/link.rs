@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::id::{Epoch, SubtaskId};
-use crate::job::{Ended, Held, JobError, JobPhase, JobStatus};
+use crate::job::{Ended, Held, JobError, JobPhase, JobStatus, JobTally};
 use crate::operator::TaskControl;
 use crate::state::MemoryBudget;
 use crate::state::store::StoreShare;
@@ -34,6 +34,7 @@ pub(super) struct View {
     status: Mutex<JobStatus>,
     subtasks: Mutex<Vec<SubtaskView>>,
     state: Mutex<Option<StateView>>,
+    tally: Mutex<JobTally>,
 }
 
 /// The state of a job as the outside sees it.
@@ -50,6 +51,14 @@ impl View {
 
     pub(super) fn set_state(&self, share: StoreShare, memory: MemoryBudget) {
         *lock(&self.state) = Some(StateView { share, memory });
+    }
+
+    pub(super) fn set_tally(&self, tally: JobTally) {
+        *lock(&self.tally) = tally;
+    }
+
+    pub(super) fn tally(&self) -> JobTally {
+        lock(&self.tally).clone()
     }
 
     pub(super) fn set_subtasks(&self, subtasks: Vec<SubtaskView>) {

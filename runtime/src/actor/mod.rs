@@ -22,6 +22,7 @@
 mod attempt;
 mod blocking;
 mod checkpoints;
+mod collect;
 mod config;
 mod job;
 mod link;

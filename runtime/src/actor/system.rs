@@ -12,6 +12,7 @@ use actix::{Addr, AsyncContext, Context, System};
 use tokio::sync::{oneshot, watch};
 
 use crate::actor::blocking;
+use crate::actor::collect::JobCollector;
 use crate::actor::config::RuntimeConfig;
 use crate::actor::job::{Crew, JobActor};
 use crate::actor::link::{JobLink, Progress, View};
@@ -21,6 +22,7 @@ use crate::actor::threads::{Threads, Worker, yield_to_workers};
 use crate::channel::queue;
 use crate::fault::SharedFaults;
 use crate::job::{Committer, Ended, JobError, OpenStore};
+use crate::metrics::MetricsHub;
 use crate::plan::Plan;
 use crate::state::log::Identity;
 use crate::time::SharedClock;
@@ -35,6 +37,7 @@ pub(crate) struct JobSetup {
     pub(crate) clock: SharedClock,
     pub(crate) faults: SharedFaults,
     pub(crate) open: OpenStore,
+    pub(crate) metrics: Arc<MetricsHub>,
 }
 
 type Started = io::Result<Addr<JobActor>>;
@@ -110,7 +113,7 @@ fn job_actor(
     view: &Arc<View>,
     over: oneshot::Sender<Result<Ended, JobError>>,
 ) -> Started {
-    let JobSetup { plan, config, clock, faults, open } = setup;
+    let JobSetup { plan, config, clock, faults, open, metrics } = setup;
     let workers = (0..config.workers).map(|index| Worker::spawn(format!("millstream-work-{index}"), threads));
     let workers = workers.collect::<io::Result<Vec<_>>>()?;
     let (committer_orders, for_committer) = queue(ORDERS);
@@ -150,7 +153,10 @@ fn job_actor(
         share,
         deliveries: None,
     };
-    let actor = JobActor::new((plan, config), (clock, faults), crew, (Arc::clone(progress), Arc::clone(view)), over);
+    let metrics = metrics.pipeline(plan.name());
+    metrics.begin_job(Arc::new(JobCollector::new(&plan, &config, Arc::clone(view))));
+    let seen = (Arc::clone(progress), Arc::clone(view), metrics);
+    let actor = JobActor::new((plan, config), (clock, faults), crew, seen, over);
     Ok(context.run(actor))
 }
 

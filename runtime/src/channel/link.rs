@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::channel::bell::Bell;
 use crate::channel::frame::{FRAME_RECORDS, Frame, Grammar, IllegalFrame, Mark};
+use crate::metrics::Counter;
 use crate::record::Record;
 
 /// Room for marks behind the records' capacity: barriers of all epochs in flight and what stands between them.
@@ -18,6 +19,9 @@ const MARK_ROOM: usize = 8;
 #[derive(Debug)]
 struct Shared {
     queued: AtomicUsize,
+    /// Frames of records that went in and came out: one writer each, and what lies in between is their difference.
+    sent: Counter,
+    received: Counter,
     credit: AtomicUsize,
     full_credit: usize,
     sender_waits: AtomicBool,
@@ -57,6 +61,8 @@ pub fn link<T>(capacity: usize, sender: &Bell, receiver: &Bell) -> (LinkSender<T
     let full_credit = capacity * FRAME_RECORDS;
     let shared = Arc::new(Shared {
         queued: AtomicUsize::new(0),
+        sent: Counter::default(),
+        received: Counter::default(),
         credit: AtomicUsize::new(full_credit),
         full_credit,
         sender_waits: AtomicBool::new(false),
@@ -99,6 +105,7 @@ impl<T> LinkSender<T> {
                 std::mem::replace(records, rest)
             };
             self.shared.queued.fetch_add(frame.len(), Ordering::AcqRel);
+            self.shared.sent.add(1);
             self.push(Frame::Records(frame))?;
         }
         Ok(Sent::Yes)
@@ -154,7 +161,32 @@ pub struct LinkReceiver<T> {
     handled: usize,
 }
 
+/// Sees how full a channel is. Keeps neither end alive.
+#[derive(Clone, Debug)]
+pub struct LinkProbe {
+    shared: Arc<Shared>,
+}
+
+impl LinkProbe {
+    /// Frames of records that are queued now.
+    pub fn frames(&self) -> u64 {
+        // In this order: what comes out in between has gone in before.
+        let received = self.shared.received.read();
+        self.shared.sent.read().saturating_sub(received)
+    }
+
+    /// Records that are queued now.
+    pub fn records(&self) -> usize {
+        self.shared.queued.load(Ordering::Relaxed)
+    }
+}
+
 impl<T> LinkReceiver<T> {
+    /// Makes a probe of the channel.
+    pub fn probe(&self) -> LinkProbe {
+        LinkProbe { shared: Arc::clone(&self.shared) }
+    }
+
     /// Takes the next frame; nothing if there is none now.
     ///
     /// # Errors
@@ -166,6 +198,7 @@ impl<T> LinkReceiver<T> {
                     Frame::Records(records) => {
                         self.handled += records.len();
                         self.shared.queued.fetch_sub(records.len(), Ordering::AcqRel);
+                        self.shared.received.add(1);
                     }
                     Frame::Barrier(_) => {
                         let half = (std::mem::take(&mut self.handled) / 2).clamp(1, self.shared.full_credit);
@@ -226,6 +259,22 @@ mod tests {
         assert!(!upstream.is_rung());
         assert!(matches!(receiver.receive(), Ok(Some(Frame::Records(_)))));
         assert!(upstream.answer());
+    }
+
+    #[test]
+    fn a_probe_sees_how_full_it_is_without_keeping_an_end() {
+        let bell = Bell::default();
+        let (mut sender, mut receiver) = link(4, &bell, &bell);
+        let probe = receiver.probe();
+        for count in [3, 2] {
+            assert_eq!(sender.send_records(&mut records(count)), Ok(Sent::Yes));
+        }
+        assert_eq!(sender.send_mark(barrier(1)), Ok(Sent::Yes));
+        assert_eq!((probe.frames(), probe.records()), (2, 5));
+        receiver.receive().unwrap();
+        assert_eq!((probe.frames(), probe.records()), (1, 2));
+        drop(receiver);
+        assert!(matches!(sender.send_mark(barrier(2)), Err(SendError::Closed(_))));
     }
 
     #[test]

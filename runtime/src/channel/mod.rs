@@ -10,7 +10,7 @@ mod router;
 pub use self::bell::Bell;
 pub use self::frame::{FRAME_RECORDS, Frame, Grammar, IllegalFrame, Mark};
 pub use self::gate::{Gate, GateError};
-pub use self::link::{Closed, LinkReceiver, LinkSender, SendError, Sent, link};
+pub use self::link::{Closed, LinkProbe, LinkReceiver, LinkSender, SendError, Sent, link};
 pub use self::queue::{
     QueueClosed, QueueReceiver, QueueRecvError, QueueSendError, QueueSender, WeakQueueSender, queue,
 };

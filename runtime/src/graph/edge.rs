@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::channel::{Bell, Gate, LinkReceiver, LinkSender, Router, Routing, link};
+use crate::channel::{Bell, Gate, LinkProbe, LinkReceiver, LinkSender, Router, Routing, link};
 use crate::graph::AnySend;
+use crate::metrics::OutputMeter;
 use crate::operator::{AnyNode, Head, InputHead, Node, Output, TaskControl};
 use crate::record::Record;
 use crate::state::key_group::KeyGroups;
@@ -53,11 +54,11 @@ impl fmt::Debug for Edge {
 
 /// Makes the typed pieces of an edge. A `None` means that neighbours carry another type: a bug in this library.
 pub trait Wire: Send + Sync {
-    /// Makes one channel.
-    fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend);
+    /// Makes one channel: its upstream end, its downstream end, and what sees how full it is.
+    fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend, LinkProbe);
 
     /// Makes the upstream end of the edge in one subtask from its channels, ordered by target subtask.
-    fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups) -> Option<AnyNode>;
+    fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups, meter: OutputMeter) -> Option<AnyNode>;
 
     /// Makes the head of a task from its channels, each with whether it carries event time, and its chain.
     fn input(&self, links: Vec<(AnySend, bool)>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>>;
@@ -97,15 +98,16 @@ impl<T: Send + 'static> WireOf<T> {
 }
 
 impl<T: Send + 'static> Wire for WireOf<T> {
-    fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend) {
+    fn link(&self, capacity: usize, sender: &Bell, receiver: &Bell) -> (AnySend, AnySend, LinkProbe) {
         let (sender, receiver) = link::<T>(capacity, sender, receiver);
-        (Box::new(sender), Box::new(receiver))
+        let probe = receiver.probe();
+        (Box::new(sender), Box::new(receiver), probe)
     }
 
-    fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups) -> Option<AnyNode> {
+    fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups, meter: OutputMeter) -> Option<AnyNode> {
         let links = links.into_iter().map(|link| link.downcast::<LinkSender<T>>().ok().map(|link| *link));
         let routing = if forward { Routing::Forward } else { (self.routing)(key_groups) };
-        let node: Box<dyn Node<T>> = Box::new(Output::new(Router::new(routing, links.collect::<Option<_>>()?)));
+        let node: Box<dyn Node<T>> = Box::new(Output::new(Router::new(routing, links.collect::<Option<_>>()?), meter));
         Some(Box::new(node))
     }
 

@@ -143,7 +143,8 @@ impl<S: Source> SourceVertex for SourceOf<S> {
         let fetched = *fetched.downcast::<QueueReceiver<Fetched<S::Out>>>().map_err(|_| mismatch())?;
         let chain = *chain.downcast::<Box<dyn Node<S::Out>>>().map_err(|_| mismatch())?;
         let name = (open.name.clone(), open.operator);
-        Ok(Box::new(SourceHead::new(name, splits, fetched, chain, control, source)))
+        let head = SourceHead::new(name, splits, fetched, chain, control, source);
+        Ok(Box::new(head.metered(open.meter())))
     }
 
     fn committed(&self, at: &[(SplitId, Position)]) {
@@ -275,7 +276,7 @@ where
         let operator = || open.name.clone();
         let next = next.downcast::<Box<dyn Node<O::Out>>>().map_err(|_| TaskError::Build { operator: operator() })?;
         let made = TaskError::catch(&open.name, open.restored, || (self.make)(open))?;
-        let node: Box<dyn Node<O::In>> = Box::new(Driver::new(open.name.clone(), made, *next));
+        let node: Box<dyn Node<O::In>> = Box::new(Driver::new(open.name.clone(), made, *next).metered(open.meter()));
         Ok(Box::new(node))
     }
 }

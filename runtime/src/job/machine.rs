@@ -16,6 +16,7 @@
 
 mod advance;
 mod ending;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ use crate::state::log::Restored;
 use crate::time::Timestamp;
 
 use self::ending::error_text;
+use self::tally::Tallying;
+pub(crate) use self::tally::{FailureKind, JobTally, RestartReason};
 
 #[derive(Debug)]
 enum Phase {
@@ -110,6 +113,7 @@ pub struct JobMachine {
     /// A loop that failed before all were built: the others have to be known before they can be waited for.
     early_failure: Option<(SubtaskId, TaskError)>,
     late: Option<JobError>,
+    tallying: Tallying,
     orders: Vec<JobOrder>,
 }
 
@@ -150,6 +154,7 @@ impl JobMachine {
             reopened: false,
             early_failure: None,
             late: None,
+            tallying: Tallying::default(),
             orders: Vec::new(),
         };
         machine.orders.push(JobOrder::Committer(CommitterOrder::Begin));
@@ -244,6 +249,7 @@ impl JobMachine {
                 self.committing = None;
                 self.status.waiting = None;
                 self.status.committed = committed.epoch;
+                self.tallying.committed(committed.epoch, now);
                 // A fold was noted. What it left may be too much all the same.
                 self.fold_asked &= committed.log_bytes >= self.log_bytes;
                 self.log_bytes = committed.log_bytes;
@@ -335,6 +341,7 @@ impl JobMachine {
         self.barrier_at = now.saturating_add(self.config.epoch_interval);
         self.orders.push(JobOrder::WakeAt(self.barrier_at));
         self.phase = Phase::Running;
+        self.tallying.runs(self.status.restored, now);
         if self.reopened {
             // Sources of a store that was drained begin held back.
             self.orders.push(JobOrder::HoldSources(false));
@@ -370,9 +377,9 @@ impl JobMachine {
                 bundle.closing = last.closing;
             }
             let bytes = bundle.parts.iter().map(Part::bytes).sum();
+            self.tallying.complete(bundle.epoch, bytes, now);
             self.complete.push_back((bundle, bytes));
         }
-        let _ = now;
     }
 
     fn on_delivery(&mut self, answer: DeliveryAnswer, now: Timestamp) {

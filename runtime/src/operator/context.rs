@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::channel::Bell;
 use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
+use crate::metrics::OperatorMeter;
 use crate::operator::{OutputMode, Quarantined, ReadOrder, Splits, TaskControl, Urgency, Waiting};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
@@ -63,6 +64,8 @@ pub struct TaskContext {
     over: bool,
     control: TaskControl,
     splits: Option<Splits>,
+    /// An operator waits for rows in this turn.
+    reading: bool,
 }
 
 impl TaskContext {
@@ -84,6 +87,7 @@ impl TaskContext {
             over: false,
             control: TaskControl::default(),
             splits: None,
+            reading: false,
         }
     }
 
@@ -140,6 +144,22 @@ impl TaskContext {
     pub fn tick(&mut self) {
         self.now = self.clock.now();
         self.again_at = None;
+        self.reading = false;
+    }
+
+    /// Reads the clock once more in this turn.
+    pub(crate) fn reads_clock(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// An operator cannot go on before rows of its state are there: it is that, and no output, that the task waits for.
+    pub(crate) const fn waits_for_rows(&mut self) {
+        self.reading = true;
+    }
+
+    /// Whether an operator waits for rows in this turn.
+    pub(crate) const fn is_reading(&self) -> bool {
+        self.reading
     }
 
     /// Asks for a turn soon although nothing comes: too much memory is taken, and nobody rings when it is given back.
@@ -249,6 +269,7 @@ impl TaskContext {
         }
         while self.open.front().is_some_and(|open| open.waiting == 0) {
             if let Some(open) = self.open.pop_front() {
+                self.control.meter().snapshot(self.clock.now().saturating_since(open.frozen_at));
                 self.effects.push(Effect::Part(open.part));
             }
         }
@@ -302,6 +323,11 @@ pub struct OpenContext {
 }
 
 impl OpenContext {
+    /// Makes the operator's meter, which counts what goes through it.
+    pub fn meter(&self) -> OperatorMeter {
+        self.control.operator_meter(&self.name)
+    }
+
     /// Returns the number of one of the operator's states.
     ///
     /// # Errors

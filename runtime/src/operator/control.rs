@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::canary::{Canary, planted};
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
+use crate::metrics::{OperatorMeter, OutputMeter, TaskMeter};
 use crate::state::MemoryBudget;
 
 /// What the job tells a source task. Barriers and the end then travel in-band.
@@ -53,6 +54,10 @@ struct Shared {
     refused_pulls: AtomicU64,
     /// One per operator and reason; grows only while the subtask is built.
     dropped: Mutex<Vec<DropCounter>>,
+    meter: TaskMeter,
+    /// By operator and by channel; both grow only while the subtask is built.
+    operators: Mutex<Vec<(Arc<str>, OperatorMeter)>>,
+    outputs: Mutex<Vec<(Arc<str>, OutputMeter)>>,
 }
 
 /// Why a record is dropped on purpose.
@@ -152,8 +157,36 @@ impl TaskControl {
     }
 
     fn drop_counters(&self) -> MutexGuard<'_, Vec<DropCounter>> {
-        // Nobody panics while holding it.
-        self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.dropped)
+    }
+
+    /// What the subtask counts of itself.
+    pub(crate) fn meter(&self) -> &TaskMeter {
+        &self.shared.meter
+    }
+
+    /// Makes an operator's meter.
+    pub(crate) fn operator_meter(&self, operator: &str) -> OperatorMeter {
+        let meter = OperatorMeter::default();
+        lock(&self.shared.operators).push((operator.into(), meter.clone()));
+        meter
+    }
+
+    /// Makes the meter of an output into a channel.
+    pub(crate) fn output_meter(&self, channel: Arc<str>) -> OutputMeter {
+        let meter = OutputMeter::default();
+        lock(&self.shared.outputs).push((channel, meter.clone()));
+        meter
+    }
+
+    /// The operators' meters.
+    pub(crate) fn operators(&self) -> Vec<(Arc<str>, OperatorMeter)> {
+        lock(&self.shared.operators).clone()
+    }
+
+    /// The outputs' meters, by channel.
+    pub(crate) fn outputs(&self) -> Vec<(Arc<str>, OutputMeter)> {
+        lock(&self.shared.outputs).clone()
     }
 
     /// Records whose pull on the watermark was refused because they were too far ahead of the clock, since the attempt began.
@@ -173,6 +206,11 @@ impl TaskControl {
     pub(crate) fn set_blocked(&self, blocked: bool) {
         self.shared.blocked.store(blocked, Ordering::Relaxed);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nobody panics while holding it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One writer: a load and a store are cheaper than an atomic addition.
@@ -234,7 +272,6 @@ impl SourceControl {
     }
 
     fn commands(&self) -> MutexGuard<'_, VecDeque<SourceCommand>> {
-        // Nobody panics while holding it.
-        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.commands)
     }
 }

@@ -6,6 +6,7 @@ use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
 use crate::error::BoxError;
 use crate::id::Epoch;
+use crate::metrics::OperatorMeter;
 use crate::operator::Waiting;
 use crate::operator::{Flow, Node, TaskContext, TaskError, Urgency};
 use crate::record::Record;
@@ -141,6 +142,7 @@ pub struct Driver<O: Operator> {
     /// Rows that nobody needs yet.
     ahead_of_need: Option<Waiting>,
     grammar: Grammar,
+    meter: OperatorMeter,
     next: Box<dyn Node<O::Out>>,
 }
 
@@ -165,8 +167,16 @@ impl<O: Operator> Driver<O> {
             freeze_late: None,
             ahead_of_need: None,
             grammar: Grammar::default(),
+            meter: OperatorMeter::default(),
             next,
         }
+    }
+
+    /// Counts what goes through it there.
+    #[must_use]
+    pub fn metered(mut self, meter: OperatorMeter) -> Self {
+        self.meter = meter;
+        self
     }
 
     fn fail(&self, source: BoxError, context: &TaskContext) -> TaskError {
@@ -182,6 +192,7 @@ impl<O: Operator> Driver<O> {
     fn run(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
         loop {
             if !self.has_state(context)? {
+                context.waits_for_rows();
                 return Ok(Flow::Blocked);
             }
             if !self.ahead.is_empty() {
@@ -203,6 +214,7 @@ impl<O: Operator> Driver<O> {
                 if pulled == Pulled::More {
                     self.out.reserve(FRAME_RECORDS);
                 }
+                self.meter.gave(frame.len());
                 if self.next.offer(Frame::Records(frame), context)? == Flow::Blocked {
                     return Ok(Flow::Blocked);
                 }
@@ -323,6 +335,7 @@ impl<O: Operator> Node<O::In> for Driver<O> {
         self.rest(context)?;
         match frame.into_records() {
             Ok(records) => {
+                self.meter.took(records.len());
                 self.out.reserve(records.len());
                 self.ahead = records;
             }

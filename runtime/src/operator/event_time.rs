@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::canary::{Canary, planted};
 use crate::channel::{Frame, Grammar, Mark};
+use crate::metrics::OperatorMeter;
 use crate::operator::{Flow, Node, OpenContext, Splits, TaskContext, TaskError};
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -29,6 +30,7 @@ pub struct EventTime<T, F> {
     /// What is on its way to the successor.
     passing: VecDeque<Frame<T>>,
     grammar: Grammar,
+    meter: OperatorMeter,
     next: Box<dyn Node<T>>,
 }
 
@@ -106,6 +108,7 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> EventTime<T, F> {
             inputs: None,
             passing: VecDeque::new(),
             grammar: Grammar::default(),
+            meter: open.meter(),
             next,
         }
     }
@@ -197,7 +200,12 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> Node<T> for EventTime<T, F> {
             self.tell(context);
         }
         match frame.into_records() {
-            Ok(records) => self.assign(records, context),
+            Ok(records) => {
+                // One for one, so what it took it has given.
+                self.meter.took(records.len());
+                self.meter.gave(records.len());
+                self.assign(records, context);
+            }
             Err(mark) => self.mark(mark, context),
         }
         self.pass(context)

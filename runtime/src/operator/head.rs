@@ -26,6 +26,11 @@ pub trait Head {
     fn origin(&self) -> Option<Origin> {
         None
     }
+
+    /// Says whether a barrier of one input waits for those of others.
+    fn is_aligning(&self) -> bool {
+        false
+    }
 }
 
 /// What a head did.

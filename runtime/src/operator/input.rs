@@ -2,6 +2,7 @@
 
 use crate::channel::{Frame, Gate};
 use crate::operator::{Flow, Head, Node, Polled, TaskContext, TaskControl, TaskError};
+use crate::time::Timestamp;
 
 /// A gate with the chain behind it.
 pub struct InputHead<T> {
@@ -14,6 +15,8 @@ pub struct InputHead<T> {
     last: bool,
     /// What went into the chain last was a mark of processing time.
     was_time: bool,
+    /// When the first barrier of the epoch that is closing came.
+    aligns_since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,15 @@ impl<T> std::fmt::Debug for InputHead<T> {
 impl<T> InputHead<T> {
     /// Puts a gate in front of a chain.
     pub fn new(gate: Gate<T>, chain: Box<dyn Node<T>>, control: TaskControl) -> Self {
-        Self { gate, chain, control, passing: Passing::Nothing, last: false, was_time: false }
+        Self { gate, chain, control, passing: Passing::Nothing, last: false, was_time: false, aligns_since: None }
+    }
+
+    fn next(&mut self, context: &TaskContext) -> Result<Option<Frame<T>>, TaskError> {
+        let frame = self.gate.poll()?;
+        if self.aligns_since.is_none() && self.gate.is_aligning() {
+            self.aligns_since = Some(context.now());
+        }
+        Ok(frame)
     }
 
     fn passed(&mut self, flow: Flow, context: &mut TaskContext) -> Polled {
@@ -53,7 +64,7 @@ impl<T> InputHead<T> {
 impl<T> Head for InputHead<T> {
     fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
         // In turns: a timer that is always due must not keep out the barrier that its changes wait for.
-        let mut frame = if std::mem::take(&mut self.was_time) { self.gate.poll()? } else { None };
+        let mut frame = if std::mem::take(&mut self.was_time) { self.next(context)? } else { None };
         if frame.is_none()
             && !self.last
             && let Some(now) = context.take_due()
@@ -63,7 +74,7 @@ impl<T> Head for InputHead<T> {
             return Ok(self.passed(flow, context));
         }
         if frame.is_none() {
-            frame = self.gate.poll()?;
+            frame = self.next(context)?;
         }
         let Some(frame) = frame else {
             return Ok(match self.chain.flush(context)? {
@@ -78,6 +89,8 @@ impl<T> Head for InputHead<T> {
                 if self.last {
                     context.end_time();
                 }
+                let aligned = self.aligns_since.take().map(|since| context.now().saturating_since(since));
+                self.control.meter().aligned(aligned.unwrap_or_default());
                 context.begin_part();
                 self.passing = Passing::Barrier;
             }
@@ -95,5 +108,9 @@ impl<T> Head for InputHead<T> {
 
     fn encode_slice(&mut self, entries: usize, context: &mut TaskContext) -> Result<usize, TaskError> {
         self.chain.encode_slice(entries, context)
+    }
+
+    fn is_aligning(&self) -> bool {
+        self.gate.is_aligning()
     }
 }

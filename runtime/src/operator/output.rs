@@ -1,42 +1,48 @@
 //! The last node of a chain that goes on in another task.
 
 use crate::channel::{Frame, Router, Sent};
+use crate::metrics::OutputMeter;
 use crate::operator::{Flow, Node, TaskContext, TaskError};
 
 /// Hands frames to a router.
 #[derive(Debug)]
 pub struct Output<T> {
     router: Router<T>,
+    meter: OutputMeter,
 }
 
 impl<T> Output<T> {
-    /// Wraps a router.
-    pub const fn new(router: Router<T>) -> Self {
-        Self { router }
+    /// Wraps a router. How long it waits for room is counted in `meter`.
+    pub const fn new(router: Router<T>, meter: OutputMeter) -> Self {
+        Self { router, meter }
     }
-}
 
-const fn flow(sent: Sent) -> Flow {
-    match sent {
-        Sent::Yes => Flow::Ready,
-        Sent::Full => Flow::Blocked,
+    fn flow(&self, sent: Sent, context: &TaskContext) -> Flow {
+        self.meter.note(sent == Sent::Full, context.now());
+        match sent {
+            Sent::Yes => Flow::Ready,
+            Sent::Full => Flow::Blocked,
+        }
     }
 }
 
 impl<T> Node<T> for Output<T> {
-    fn offer(&mut self, frame: Frame<T>, _context: &mut TaskContext) -> Result<Flow, TaskError> {
+    fn offer(&mut self, frame: Frame<T>, context: &mut TaskContext) -> Result<Flow, TaskError> {
         // Every task has the processing time from its own clock.
         if matches!(frame, Frame::ProcessingTime(_)) {
             return Ok(Flow::Ready);
         }
-        Ok(flow(self.router.offer(frame)?))
+        let sent = self.router.offer(frame)?;
+        Ok(self.flow(sent, context))
     }
 
-    fn resume(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
-        Ok(flow(self.router.resume()?))
+    fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        let sent = self.router.resume()?;
+        Ok(self.flow(sent, context))
     }
 
-    fn flush(&mut self, _context: &mut TaskContext) -> Result<Flow, TaskError> {
-        Ok(flow(self.router.flush()?))
+    fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        let sent = self.router.flush()?;
+        Ok(self.flow(sent, context))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::LinkProbe;
 use crate::error::BoxError;
 use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
@@ -53,6 +54,19 @@ pub struct AttemptSpec {
 pub struct AttemptSeed {
     /// One per subtask, ordered by task and index.
     pub tasks: Vec<TaskSeed>,
+    /// One per channel, ordered by edge.
+    pub channels: Vec<ChannelProbe>,
+}
+
+/// Sees how full one channel is.
+#[derive(Clone, Debug)]
+pub struct ChannelProbe {
+    /// The name that all channels of an edge have.
+    pub channel: Arc<str>,
+    /// The receiving subtask.
+    pub subtask: u16,
+    /// Of the channel.
+    pub probe: LinkProbe,
 }
 
 /// The readers of a source subtask.
@@ -136,12 +150,13 @@ impl Plan {
                 seed.origins = origins.clone();
             });
         }
+        let mut channels = Vec::new();
         for edge in 0..self.graph.edges.len() {
             if !fuse::is_fused(&self.graph, edge) {
-                self.seed_edge(edge, &spec, &mut seeds);
+                self.seed_edge(edge, &spec, &mut seeds, &mut channels);
             }
         }
-        Ok(AttemptSeed { tasks: seeds.into_values().collect() })
+        Ok(AttemptSeed { tasks: seeds.into_values().collect(), channels })
     }
 
     fn task_of(&self, vertex: VertexId) -> Option<&TaskPlan> {
@@ -214,7 +229,14 @@ impl Plan {
         Ok(open)
     }
 
-    fn seed_edge(&self, index: usize, spec: &AttemptSpec, seeds: &mut BTreeMap<SubtaskId, TaskSeed>) {
+    fn seed_edge(
+        &self,
+        index: usize,
+        spec: &AttemptSpec,
+        seeds: &mut BTreeMap<SubtaskId, TaskSeed>,
+        channels: &mut Vec<ChannelProbe>,
+    ) {
+        let channel = self.channel_name(index);
         let Some(edge) = self.graph.edges.get(index) else { return };
         let (Some(from), Some(to)) = (self.task_of(edge.from), self.task_of(edge.to)) else { return };
         for upstream in 0..self.parallelism {
@@ -224,8 +246,9 @@ impl Plan {
                 let receiver_id = SubtaskId { task: to.id, index: downstream };
                 let bells = seeds.get(&sender_id).zip(seeds.get(&receiver_id));
                 let Some((sender, receiver)) = bells else { continue };
-                let (sender, receiver) =
+                let (sender, receiver, probe) =
                     edge.wire.link(spec.channel_frames, &sender.control.bell, &receiver.control.bell);
+                channels.push(ChannelProbe { channel: Arc::clone(&channel), subtask: downstream, probe });
                 if let Some(seed) = seeds.get_mut(&sender_id) {
                     seed.outputs.entry(index).or_default().push(sender);
                 }
@@ -342,7 +365,8 @@ impl TaskSeed {
             } else {
                 let links = self.outputs.remove(&index).unwrap_or_default();
                 let forward = edge.exchange == Exchange::Forward;
-                edge.wire.output(forward, links, self.spec.key_groups).ok_or_else(|| self.broken())?
+                let meter = self.control.output_meter(self.plan.channel_name(index));
+                edge.wire.output(forward, links, self.spec.key_groups, meter).ok_or_else(|| self.broken())?
             };
             branches.entry(edge.side).or_default().push(branch);
         }

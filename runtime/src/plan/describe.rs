@@ -46,7 +46,7 @@ impl Graph {
         dot
     }
 
-    fn side_name(&self, edge: &Edge) -> Option<String> {
+    pub(crate) fn side_name(&self, edge: &Edge) -> Option<String> {
         let VertexKind::Operator(operator) = &self.vertex(edge.from)?.kind else { return None };
         let sides = operator.sides();
         Some(sides.get(usize::from(edge.side?))?.name().to_owned())

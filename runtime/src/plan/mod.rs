@@ -6,7 +6,7 @@ mod fuse;
 
 use std::sync::Arc;
 
-pub use self::attempt::{AttemptSeed, AttemptSpec, SourceSeed, TaskSeed};
+pub use self::attempt::{AttemptSeed, AttemptSpec, ChannelProbe, SourceSeed, TaskSeed};
 pub use self::fuse::TaskPlan;
 use crate::checkpoint::{OperatorDecl, OperatorKind};
 use crate::fault::SharedFaults;
@@ -56,6 +56,14 @@ impl Plan {
     /// The tasks.
     pub fn tasks(&self) -> &[TaskPlan] {
         &self.tasks
+    }
+
+    /// What an edge's channels are called: `from>to`, with a side output `from.side>to`.
+    pub(crate) fn channel_name(&self, edge: usize) -> Arc<str> {
+        let Some(edge) = self.graph.edges.get(edge) else { return Arc::default() };
+        let name = |id| self.graph.vertex(id).map_or("", |vertex| vertex.name.as_str());
+        let side = self.graph.side_name(edge).map_or_else(String::new, |side| format!(".{side}"));
+        format!("{}{side}>{}", name(edge.from), name(edge.to)).into()
     }
 
     /// How many subtasks each task has.

@@ -11,6 +11,7 @@ use crate::config::RuntimeOptions;
 use crate::fault::{NoFaults, SharedFaults};
 use crate::id::ShardId;
 use crate::job::RestartPolicy;
+use crate::metrics::MetricsHub;
 use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
@@ -296,7 +297,8 @@ impl RuntimeBuilder {
         }
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let backend = backend.within(MemoryShares::of(config.state_memory).store).unwrap_or(backend);
-        Ok(Runtime { config, backend, clock, faults, jobs: Mutex::default() })
+        let metrics = MetricsHub::new(Arc::clone(&clock));
+        Ok(Runtime { config, backend, clock, faults, jobs: Mutex::default(), metrics })
     }
 }
 

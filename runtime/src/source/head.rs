@@ -10,6 +10,7 @@ use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Mark, QueueReceiver, QueueRecvError};
 use crate::checkpoint::SplitPosition;
 use crate::id::OperatorId;
+use crate::metrics::OperatorMeter;
 use crate::operator::{
     Effect, Ends, Flow, Head, Node, Origin, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
 };
@@ -50,6 +51,7 @@ pub struct SourceHead<T> {
     last: bool,
     /// Nothing more comes, ever: the final watermark is out.
     done: bool,
+    meter: OperatorMeter,
 }
 
 impl<T> std::fmt::Debug for SourceHead<T> {
@@ -90,7 +92,15 @@ impl<T> SourceHead<T> {
             due: VecDeque::new(),
             last: false,
             done: false,
+            meter: OperatorMeter::default(),
         }
+    }
+
+    /// Counts what it gives there.
+    #[must_use]
+    pub fn metered(mut self, meter: OperatorMeter) -> Self {
+        self.meter = meter;
+        self
     }
 
     fn on_command(&mut self, command: SourceCommand, context: &mut TaskContext) -> Result<Polled, TaskError> {
@@ -211,6 +221,7 @@ impl<T> SourceHead<T> {
             let rest = if self.batch.len() > FRAME_RECORDS { self.batch.split_off(FRAME_RECORDS) } else { Vec::new() };
             let records = std::mem::replace(&mut self.batch, rest);
             self.control.count_records(records.len());
+            self.meter.gave(records.len());
             let flow = self.chain.offer(Frame::Records(records), context)?;
             if flow == Flow::Blocked {
                 return Ok(Polled::Blocked);

@@ -14,6 +14,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::metrics::TimeState;
 use crate::operator::{Effect, Head, Origins, Polled, TaskContext, TaskControl, TaskError};
 use crate::plan::TaskSeed;
 use crate::time::{SharedClock, Timestamp};
@@ -45,6 +46,8 @@ pub struct TaskMachine {
     context: TaskContext,
     control: TaskControl,
     state: State,
+    /// An output is full, and nothing else is what it waits for.
+    waits_for_room: bool,
     /// Entries left in frozen epochs.
     frozen: usize,
     /// Time within which an epoch's entries are to be encoded.
@@ -91,6 +94,7 @@ impl TaskMachine {
             context,
             control,
             state: State::Running,
+            waits_for_room: false,
             frozen: 0,
             encode_within: epoch_interval / 2,
             encoded_at,
@@ -145,29 +149,49 @@ impl TaskMachine {
         self.turn()
     }
 
+    fn end(&mut self) {
+        self.state = State::Ended;
+        // Until the attempt is over, it waits.
+        self.control.meter().end_turn(TimeState::Idle);
+    }
+
     fn turn(&mut self) -> Result<Turn, TaskError> {
         self.context.tick();
+        self.control.meter().begin_turn(self.context.now());
         let polled = match self.state {
-            State::Ended => return Ok(Turn::Ended),
+            State::Ended => {
+                self.end();
+                return Ok(Turn::Ended);
+            }
             State::Running => self.head.poll(&mut self.context),
             State::Blocked => self.head.resume(&mut self.context),
         };
         let polled = polled.map_err(|error| {
-            self.state = State::Ended;
+            self.end();
             error.located(|| {
                 self.head.origin().map_or_else(|| self.origins.clone(), |origin| [origin].into_iter().collect())
             })
         })?;
-        let blocked = polled == Polled::Blocked;
-        if blocked != (self.state == State::Blocked) {
-            self.control.set_blocked(blocked);
-            self.state = if blocked { State::Blocked } else { State::Running };
+        self.state = if polled == Polled::Blocked { State::Blocked } else { State::Running };
+        // It may be rows of its own state that it waits for.
+        let waits_for_room = polled == Polled::Blocked && !self.context.is_reading();
+        if waits_for_room != self.waits_for_room {
+            self.waits_for_room = waits_for_room;
+            self.control.set_blocked(waits_for_room);
         }
         if polled == Polled::Ended {
-            self.state = State::Ended;
+            self.end();
             return Ok(Turn::Ended);
         }
-        let encoded = self.encode(polled).inspect_err(|_| self.state = State::Ended)?;
+        let encoded = self.encode(polled).inspect_err(|_| self.end())?;
+        self.control.meter().end_turn(match polled {
+            Polled::Worked => TimeState::Busy,
+            Polled::Blocked if waits_for_room => TimeState::Backpressured,
+            Polled::Blocked => TimeState::Busy,
+            _ if encoded => TimeState::Checkpointing,
+            _ if self.head.is_aligning() => TimeState::Aligning,
+            Polled::Idle | Polled::Ended => TimeState::Idle,
+        });
         Ok(match polled {
             Polled::Worked => Turn::Worked,
             _ if encoded => Turn::Worked,
@@ -203,5 +227,101 @@ impl TaskMachine {
         self.encoded_at = self.context.now();
         self.frozen = self.head.encode_slice(slice.min(self.largest_slice), &mut self.context)?;
         Ok(self.frozen > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::channel::Bell;
+    use crate::id::{Attempt, Epoch, SubtaskId};
+    use crate::time::Clock;
+
+    /// Shows the time that a test sets.
+    #[derive(Debug, Default)]
+    struct Hand(AtomicI64);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    /// What a turn comes to: whether it waits for rows, whether a barrier waits for others, and how long it takes.
+    type Scripted = (Polled, bool, bool, i64);
+
+    struct Script {
+        clock: Arc<Hand>,
+        turns: std::vec::IntoIter<Scripted>,
+        aligns: bool,
+    }
+
+    impl Script {
+        fn turn(&mut self, context: &mut TaskContext) -> Polled {
+            let (polled, reads, aligns, takes) = self.turns.next().unwrap();
+            if reads {
+                context.waits_for_rows();
+            }
+            self.aligns = aligns;
+            self.clock.0.fetch_add(takes, Ordering::Relaxed);
+            polled
+        }
+    }
+
+    impl Head for Script {
+        fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+            Ok(self.turn(context))
+        }
+
+        fn resume(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
+            Ok(self.turn(context))
+        }
+
+        fn encode_slice(&mut self, _: usize, _: &mut TaskContext) -> Result<usize, TaskError> {
+            Ok(0)
+        }
+
+        fn is_aligning(&self) -> bool {
+            self.aligns
+        }
+    }
+
+    #[test]
+    fn each_turn_and_the_wait_behind_it_count_for_what_it_came_to() {
+        let clock = Arc::new(Hand(AtomicI64::new(1_000)));
+        let turns: Vec<Scripted> = vec![
+            (Polled::Worked, false, false, 5),
+            (Polled::Idle, false, false, 1),
+            (Polled::Idle, false, true, 2),
+            (Polled::Blocked, false, false, 3),
+            (Polled::Blocked, true, false, 4),
+            (Polled::Worked, false, false, 0),
+            (Polled::Ended, false, false, 7),
+        ];
+        let script = Script { clock: Arc::clone(&clock), turns: turns.into_iter(), aligns: false };
+        let shared: SharedClock = clock.clone();
+        let context =
+            TaskContext::new(Attempt::default(), SubtaskId::default(), Epoch::GENESIS, shared, Bell::default());
+        let control = TaskControl::default();
+        let mut machine = TaskMachine::new(Box::new(script), context, control.clone(), Duration::from_millis(100));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let _ = machine.step().unwrap();
+            waits.push(control.is_blocked());
+            // Until the next turn.
+            clock.0.fetch_add(100, Ordering::Relaxed);
+        }
+        assert_eq!(
+            waits[..6],
+            [false, false, false, true, false, false],
+            "one that waits for rows waits for no output"
+        );
+        let split = control.meter().split(clock.now()).map(|time| time.as_micros());
+        // Behind its end it is idle, though it is asked once more.
+        let (busy, idle) = (105 + 104 + 100, 101 + 107 + 100);
+        assert_eq!(split, [busy, idle, 103, 102, 0], "busy, idle, backpressured, aligning, checkpointing");
     }
 }

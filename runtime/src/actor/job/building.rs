@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::JobActor;
 use crate::actor::attempt::{Hosted, Part, Seeding};
 use crate::actor::blocking::{ReaderHost, deliver};
+use crate::actor::collect::AttemptCollector;
 use crate::actor::message::ToJob;
 use crate::actor::outlet::Outlet;
 use crate::actor::system::orders;
@@ -101,6 +102,7 @@ impl JobActor {
         self.start_deliveries(&seeding.operators, job)?;
         let (go, going) = watch::channel(false);
         let hosted = self.hosted.insert(Hosted::new(seeding, go));
+        let channels = seed.channels;
         for mut seed in seed.tasks {
             let (subtask, control) = (seed.subtask, seed.control.clone());
             let source = seed.source.take();
@@ -129,7 +131,11 @@ impl JobActor {
             SubtaskActor::start_in_arbiter(arbiter, move |_| SubtaskActor::new(seed, host));
             self.alive.insert((attempt, subtask, Part::Loop));
         }
-        self.view.set_subtasks(hosted.views(&self.plan));
+        let views = hosted.views(&self.plan);
+        let frames = self.config.channel_frames;
+        let collector = AttemptCollector::new(&self.plan, views.clone(), (channels, frames), Arc::clone(&self.clock));
+        self.view.set_subtasks(views);
+        self.metrics.begin_attempt(Arc::new(collector));
         Ok(())
     }
 

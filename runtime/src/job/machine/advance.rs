@@ -18,6 +18,7 @@ impl JobMachine {
             Phase::Closing(last) => self.advance_closing(*last, now),
             Phase::Ending(_) => self.advance_ending(now),
             Phase::Pausing { until } if now >= *until => {
+                self.tallying.begins(now);
                 self.phase = Phase::Starting;
                 self.orders.push(JobOrder::Committer(CommitterOrder::Begin));
             }
@@ -116,6 +117,7 @@ impl JobMachine {
                     true if resolved => Some(self.restarts.uncounted(&self.config.restart)),
                     true => self.restarts.next(&self.config.restart, now),
                 };
+                self.tallying.failed(&error, pause.is_some());
                 match pause {
                     Some(pause) => {
                         let until = now.saturating_add(pause);
@@ -133,6 +135,7 @@ impl JobMachine {
         self.next_epoch = epoch.next();
         self.skipped = false;
         self.coordinator.begin(epoch, now);
+        self.tallying.barrier(epoch, now);
         let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last: ends != Ends::Epoch };
         self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, ends }));
         self.barrier_at = now.saturating_add(self.config.epoch_interval);

@@ -85,6 +85,7 @@ impl JobMachine {
         let give_up = now.saturating_add(self.config.stop_timeout);
         self.complete.clear();
         self.committing = None;
+        self.tallying.attempt_over();
         // What waited for the disk goes with the attempt.
         self.status.waiting = None;
         self.orders.push(JobOrder::CloseAttempt { attempt: self.attempt });

@@ -1,0 +1,257 @@
+//! What a job says when its metrics are collected: reads counters, computes nothing ahead of time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actor::config::RuntimeConfig;
+use crate::actor::link::{SubtaskView, View};
+use crate::graph::VertexKind;
+use crate::job::{FailureKind, RestartReason};
+use crate::metrics::{Collect, Label, Samples, TimeState, names};
+use crate::operator::DropReason;
+use crate::plan::{ChannelProbe, Plan};
+use crate::time::{SharedClock, Timestamp};
+
+/// An operator as metrics tell of it.
+struct OperatorView {
+    name: String,
+    kind: String,
+    /// Names of the operators of its task.
+    chain: String,
+    role: Role,
+    /// Records that reach it have event times.
+    timed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Source,
+    Operator,
+    Sink,
+}
+
+fn operators(plan: &Plan) -> Vec<OperatorView> {
+    let graph = plan.graph();
+    let views = plan.tasks().iter().flat_map(|task| {
+        let vertices = || task.vertices.iter().filter_map(|id| Some((*id, graph.vertex(*id)?)));
+        let chain = vertices().map(|(_, vertex)| vertex.name.as_str()).collect::<Vec<_>>().join(" > ");
+        vertices().map(move |(id, vertex)| OperatorView {
+            name: vertex.name.clone(),
+            kind: vertex.kind.label().to_owned(),
+            chain: chain.clone(),
+            role: match vertex.kind {
+                VertexKind::Source(_) => Role::Source,
+                VertexKind::Operator(_) => Role::Operator,
+                VertexKind::Sink(_) => Role::Sink,
+            },
+            timed: graph.is_timed(id),
+        })
+    });
+    views.collect()
+}
+
+fn label(text: &str) -> Label {
+    text.to_owned().into()
+}
+
+fn unix_seconds(time: Timestamp) -> f64 {
+    time.as_micros() as f64 / 1e6
+}
+
+/// What counts for the whole job, over its attempts.
+pub(super) struct JobCollector {
+    pipeline: String,
+    topology: String,
+    parallelism: u16,
+    operators: Vec<OperatorView>,
+    epoch_interval: Duration,
+    view: Arc<View>,
+}
+
+impl JobCollector {
+    pub(super) fn new(plan: &Plan, config: &RuntimeConfig, view: Arc<View>) -> Self {
+        Self {
+            pipeline: plan.name().to_owned(),
+            topology: format!("{:08x}", crc32fast::hash(plan.graph().to_dot().as_bytes())),
+            parallelism: plan.parallelism(),
+            operators: operators(plan),
+            epoch_interval: config.job.epoch_interval,
+            view,
+        }
+    }
+
+    fn describe(&self, into: &mut Samples) {
+        let pipeline = || label(&self.pipeline);
+        into.gauge(&names::PIPELINE_INFO, [pipeline(), label(&self.topology)], 1.0);
+        for operator in &self.operators {
+            let OperatorView { name, kind, chain, .. } = operator;
+            into.gauge(&names::OPERATOR_INFO, [pipeline(), label(name), label(kind), label(chain)], 1.0);
+            into.gauge(&names::OPERATOR_PARALLELISM, [pipeline(), label(name)], f64::from(self.parallelism));
+        }
+    }
+}
+
+impl Collect for JobCollector {
+    fn collect(&self, into: &mut Samples) {
+        let tally = self.view.tally();
+        let pipeline = || label(&self.pipeline);
+        self.describe(into);
+        tally.state.put(&self.pipeline, into);
+        if let Some(since) = tally.running_since {
+            into.gauge(&names::PIPELINE_START, [pipeline()], unix_seconds(since));
+        }
+        for reason in RestartReason::ALL {
+            let count = tally.restarts.get(&reason).copied().unwrap_or_default();
+            into.count(&names::PIPELINE_RESTARTS, [pipeline(), reason.label().into()], count);
+        }
+        // All that there may be are there with 0, so that the first one is seen to rise.
+        let possible = self.operators.iter().flat_map(|operator| {
+            let kinds: &[FailureKind] = match operator.role {
+                Role::Source => &FailureKind::OF_SOURCES,
+                Role::Operator => &FailureKind::OF_OPERATORS,
+                Role::Sink => &FailureKind::OF_SINKS,
+            };
+            kinds.iter().map(|kind| (operator.name.as_str(), *kind))
+        });
+        for (operator, kind) in possible.chain(FailureKind::OF_NOBODY.map(|kind| ("", kind))) {
+            into.count(&names::PIPELINE_FAILURES, [pipeline(), label(operator), kind.label().into()], 0);
+        }
+        for ((operator, kind), count) in &tally.failures {
+            into.count(&names::PIPELINE_FAILURES, [pipeline(), label(operator), kind.label().into()], *count);
+        }
+
+        let results = [("completed", tally.completed), ("failed", tally.failed), ("timed_out", tally.timed_out)];
+        for (result, count) in results {
+            into.count(&names::CHECKPOINTS, [pipeline(), result.into()], count);
+        }
+        into.gauge(&names::CHECKPOINTS_IN_PROGRESS, [pipeline()], tally.in_progress as f64);
+        into.gauge(&names::CHECKPOINT_INTERVAL, [pipeline()], self.epoch_interval.as_secs_f64());
+        into.count(&names::CHECKPOINT_WRITTEN, [pipeline()], tally.written_bytes);
+        into.times(&names::CHECKPOINT_DURATION, [pipeline()], tally.duration);
+        into.times(&names::CHECKPOINT_PHASE, [pipeline(), "persist".into()], tally.persist);
+        if let Some(last) = tally.last {
+            into.gauge(&names::CHECKPOINT_LAST_DURATION, [pipeline()], last.duration.as_secs_f64());
+            into.gauge(&names::CHECKPOINT_LAST_SIZE, [pipeline(), "written".into()], last.bytes as f64);
+            into.gauge(&names::CHECKPOINT_LAST_EPOCH, [pipeline()], last.epoch.number() as f64);
+            into.gauge(&names::CHECKPOINT_LAST_COMPLETED, [pipeline()], unix_seconds(last.at));
+        }
+        for (result, count) in [("ok", tally.restored), ("failed", tally.not_restored)] {
+            into.count(&names::RESTORES, [pipeline(), result.into()], count);
+        }
+        if let Some((took, epoch)) = tally.restore {
+            into.gauge(&names::RESTORE_LAST_DURATION, [pipeline()], took.as_secs_f64());
+            into.gauge(&names::RESTORE_LAST_EPOCH, [pipeline()], epoch.number() as f64);
+        }
+    }
+}
+
+/// What counts for one attempt, from zero.
+pub(super) struct AttemptCollector {
+    pipeline: String,
+    /// With the names of their operators.
+    subtasks: Vec<(SubtaskView, Vec<String>)>,
+    operators: BTreeMap<String, OperatorView>,
+    channels: Vec<ChannelProbe>,
+    channel_frames: usize,
+    clock: SharedClock,
+}
+
+impl AttemptCollector {
+    pub(super) fn new(
+        plan: &Plan,
+        subtasks: Vec<SubtaskView>,
+        (channels, channel_frames): (Vec<ChannelProbe>, usize),
+        clock: SharedClock,
+    ) -> Self {
+        let names = |view: &SubtaskView| -> Vec<String> {
+            let task = plan.tasks().iter().find(|task| task.id == view.subtask.task);
+            let vertices = task.into_iter().flat_map(|task| &task.vertices);
+            vertices.filter_map(|id| Some(plan.graph().vertex(*id)?.name.clone())).collect()
+        };
+        Self {
+            pipeline: plan.name().to_owned(),
+            subtasks: subtasks.into_iter().map(|view| (view.clone(), names(&view))).collect(),
+            operators: operators(plan).into_iter().map(|view| (view.name.clone(), view)).collect(),
+            channels,
+            channel_frames,
+            clock,
+        }
+    }
+
+    fn collect_subtask(&self, view: &SubtaskView, operators: &[String], now: Timestamp, into: &mut Samples) {
+        let SubtaskView { subtask, control, .. } = view;
+        let index = || Label::from(subtask.index.to_string());
+        let pipeline = || label(&self.pipeline);
+        let meter = control.meter();
+        let split = meter.split(now);
+        for operator in operators {
+            let labels = || [pipeline(), label(operator), index()];
+            for (state, time) in TimeState::ALL.iter().zip(split) {
+                into.time(&names::TIME, [pipeline(), label(operator), index(), state.label().into()], time);
+            }
+            into.gauge(&names::BACKPRESSURED, labels(), f64::from(u8::from(control.is_blocked())));
+            if let Some(at) = meter.last_turn() {
+                into.gauge(&names::LAST_PROGRESS, labels(), unix_seconds(at));
+            }
+        }
+        for (phase, times) in [("alignment", meter.alignments()), ("snapshot", meter.snapshots())] {
+            into.times(&names::CHECKPOINT_PHASE, [pipeline(), phase.into()], times);
+        }
+        for (operator, meter) in control.operators() {
+            let Some(of) = self.operators.get(&*operator) else { continue };
+            let labels = || [pipeline(), label(&operator), index()];
+            if of.role != Role::Source {
+                let (records, frames) = meter.taken();
+                into.count(&names::RECORDS_IN, labels(), records);
+                into.count(&names::FRAMES_IN, labels(), frames);
+            }
+            if of.role != Role::Sink {
+                let (records, frames) = meter.given();
+                into.count(&names::RECORDS_OUT, labels(), records);
+                into.count(&names::FRAMES_OUT, labels(), frames);
+            } else if of.timed {
+                into.times(&names::EVENT_TIME_LATENCY, [pipeline(), label(&operator)], meter.event_time_latency());
+            }
+        }
+        for dropped in control.dropped() {
+            let reason = match dropped.reason {
+                DropReason::Late => "late",
+                DropReason::UnreadSide => "unread_side",
+                DropReason::Skipped => "skipped",
+                DropReason::Quarantined => "quarantined",
+            };
+            into.count(&names::RECORDS_DROPPED, [pipeline(), label(&dropped.operator), reason.into()], dropped.records);
+        }
+        for (channel, meter) in control.outputs() {
+            into.time(&names::CHANNEL_BLOCKED, [pipeline(), label(&channel)], meter.waited(now));
+        }
+    }
+
+    fn collect_channels(&self, into: &mut Samples) {
+        let mut queues: BTreeMap<(&str, u16), (u64, usize, usize)> = BTreeMap::new();
+        for ChannelProbe { channel, subtask, probe } in &self.channels {
+            let (frames, records, links) = queues.entry((channel, *subtask)).or_default();
+            *frames += probe.frames();
+            *records += probe.records();
+            *links += 1;
+        }
+        for ((channel, subtask), (frames, records, links)) in queues {
+            let labels = || [label(&self.pipeline), label(channel), Label::from(subtask.to_string())];
+            into.gauge(&names::CHANNEL_FRAMES, labels(), frames as f64);
+            into.gauge(&names::CHANNEL_RECORDS, labels(), records as f64);
+            let capacity = (links * self.channel_frames) as f64;
+            into.gauge(&names::CHANNEL_CAPACITY, [label(&self.pipeline), label(channel)], capacity);
+        }
+    }
+}
+
+impl Collect for AttemptCollector {
+    fn collect(&self, into: &mut Samples) {
+        let now = self.clock.now();
+        for (view, operators) in &self.subtasks {
+            self.collect_subtask(view, operators, now, into);
+        }
+        self.collect_channels(into);
+    }
+}

@@ -1,0 +1,293 @@
+//! What the job machine counts of itself, as plain numbers; the host publishes them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{JobMachine, Outcome, Phase};
+use crate::id::{Attempt, Epoch};
+use crate::job::error::JobError;
+use crate::metrics::{Buckets, PipelineState};
+use crate::operator::TaskError;
+use crate::time::Timestamp;
+
+/// What kind of failure ended an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FailureKind {
+    /// User code panicked.
+    Panic,
+    /// User code of an operator or a sink returned an error.
+    Error,
+    /// A source could not be read.
+    Source,
+    /// An operator's state could not be read.
+    State,
+    /// A delivery failed.
+    Sink,
+    /// An epoch could not be written.
+    Commit,
+    /// The store could not be used.
+    Recovery,
+    /// The attempt could not be built.
+    Build,
+    /// An epoch or a stop took too long.
+    Timeout,
+}
+
+impl FailureKind {
+    /// Those that come from an operator which is neither source nor sink.
+    pub(crate) const OF_OPERATORS: [Self; 3] = [Self::Panic, Self::Error, Self::State];
+    /// Those that come from a source.
+    pub(crate) const OF_SOURCES: [Self; 2] = [Self::Panic, Self::Source];
+    /// Those that come from a sink.
+    pub(crate) const OF_SINKS: [Self; 2] = [Self::Panic, Self::Error];
+    /// Those that are no operator's.
+    pub(crate) const OF_NOBODY: [Self; 7] =
+        [Self::Panic, Self::Error, Self::Sink, Self::Commit, Self::Recovery, Self::Build, Self::Timeout];
+
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Error => "error",
+            Self::Source => "source",
+            Self::State => "state",
+            Self::Sink => "sink",
+            Self::Commit => "commit",
+            Self::Recovery => "recovery",
+            Self::Build => "build",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Why a job was restarted, coarsely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RestartReason {
+    Panic,
+    Error,
+    Timeout,
+}
+
+impl RestartReason {
+    pub(crate) const ALL: [Self; 3] = [Self::Panic, Self::Error, Self::Timeout];
+
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    const fn of(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Panic => Self::Panic,
+            FailureKind::Timeout => Self::Timeout,
+            _ => Self::Error,
+        }
+    }
+}
+
+/// The numbers, since the job began; over all its attempts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JobTally {
+    pub(crate) state: PipelineState,
+    /// When records began to flow last.
+    pub(crate) running_since: Option<Timestamp>,
+    pub(crate) restarts: BTreeMap<RestartReason, u64>,
+    /// By operator, empty where it was none, and kind.
+    pub(crate) failures: BTreeMap<(String, FailureKind), u64>,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) in_progress: usize,
+    /// From the barrier until the epoch was durable, and the part of it that was behind its last part.
+    pub(crate) duration: Buckets,
+    pub(crate) persist: Buckets,
+    pub(crate) written_bytes: u64,
+    pub(crate) last: Option<LastCheckpoint>,
+    pub(crate) restored: u64,
+    pub(crate) not_restored: u64,
+    /// From the beginning of the last attempt until it ran.
+    pub(crate) restore: Option<(Duration, Epoch)>,
+}
+
+/// The last epoch that became durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastCheckpoint {
+    pub(crate) epoch: Epoch,
+    pub(crate) at: Timestamp,
+    pub(crate) duration: Duration,
+    pub(crate) bytes: u64,
+}
+
+/// An epoch whose barrier is out and that is not durable.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    epoch: Epoch,
+    begun: Timestamp,
+    /// When its last part came in, and the bytes of all.
+    complete: Option<(Timestamp, usize)>,
+}
+
+/// Keeps the tally.
+#[derive(Debug, Default)]
+pub(super) struct Tallying {
+    tally: JobTally,
+    changed: bool,
+    under_way: VecDeque<UnderWay>,
+    attempt_begun: Option<Timestamp>,
+}
+
+impl Tallying {
+    fn change(&mut self) -> &mut JobTally {
+        self.changed = true;
+        &mut self.tally
+    }
+
+    /// The store is asked what an attempt begins from.
+    pub(super) fn begins(&mut self, now: Timestamp) {
+        self.attempt_begun = Some(now);
+    }
+
+    pub(super) fn runs(&mut self, from: Epoch, now: Timestamp) {
+        let took = now.saturating_since(self.attempt_begun.unwrap_or(now));
+        let tally = self.change();
+        tally.running_since = Some(now);
+        tally.restore = Some((took, from));
+        tally.restored += u64::from(from > Epoch::GENESIS);
+    }
+
+    pub(super) fn barrier(&mut self, epoch: Epoch, now: Timestamp) {
+        self.under_way.push_back(UnderWay { epoch, begun: now, complete: None });
+        self.change().in_progress = self.under_way.len();
+    }
+
+    pub(super) fn complete(&mut self, epoch: Epoch, bytes: usize, now: Timestamp) {
+        if let Some(under_way) = self.under_way.iter_mut().find(|under_way| under_way.epoch == epoch) {
+            under_way.complete = Some((now, bytes));
+        }
+    }
+
+    /// Epochs up to this one are durable.
+    pub(super) fn committed(&mut self, through: Epoch, now: Timestamp) {
+        while self.under_way.front().is_some_and(|first| first.epoch <= through)
+            && let Some(UnderWay { epoch, begun, complete }) = self.under_way.pop_front()
+        {
+            let duration = now.saturating_since(begun);
+            let (complete, bytes) = complete.unwrap_or((now, 0));
+            let tally = self.change();
+            tally.completed += 1;
+            tally.duration.record(duration);
+            tally.persist.record(now.saturating_since(complete));
+            tally.written_bytes += bytes as u64;
+            tally.last = Some(LastCheckpoint { epoch, at: now, duration, bytes: bytes as u64 });
+        }
+        self.tally.in_progress = self.under_way.len();
+    }
+
+    /// What was under way goes with the attempt.
+    pub(super) fn attempt_over(&mut self) {
+        self.under_way.clear();
+        self.change().in_progress = 0;
+    }
+
+    /// An attempt has ended by this failure, and another one follows or not.
+    pub(super) fn failed(&mut self, error: &JobError, restart: bool) {
+        let (operator, kind) = failure_of(error);
+        let tally = self.change();
+        *tally.failures.entry((operator.to_owned(), kind)).or_default() += 1;
+        tally.failed += u64::from(matches!(error, JobError::Commit { .. }));
+        tally.timed_out += u64::from(matches!(error, JobError::EpochTimeout { .. }));
+        tally.not_restored += u64::from(matches!(error, JobError::Recovery { .. } | JobError::Build { .. }));
+        if restart {
+            *tally.restarts.entry(RestartReason::of(kind)).or_default() += 1;
+        }
+    }
+}
+
+/// Where a failure came from, and its kind.
+fn failure_of(error: &JobError) -> (&str, FailureKind) {
+    let JobError::Task { source, .. } = error else {
+        let kind = match error {
+            JobError::Sink { .. } => FailureKind::Sink,
+            JobError::Build { .. } => FailureKind::Build,
+            JobError::Commit { .. } => FailureKind::Commit,
+            JobError::EpochTimeout { .. } | JobError::Deadline { .. } => FailureKind::Timeout,
+            JobError::Recovery { .. } | JobError::AlreadyEnded { .. } => FailureKind::Recovery,
+            JobError::Task { .. } | JobError::Gone => FailureKind::Error,
+        };
+        return ("", kind);
+    };
+    match source.as_ref() {
+        TaskError::Panicked { operator, .. } => (operator, FailureKind::Panic),
+        TaskError::Operator { operator, .. } | TaskError::Illegal { operator, .. } | TaskError::Build { operator } => {
+            (operator, FailureKind::Error)
+        }
+        TaskError::Source { operator, .. } => (operator, FailureKind::Source),
+        TaskError::Read { operator, .. } => (operator, FailureKind::State),
+        TaskError::Panic { .. } => ("", FailureKind::Panic),
+        TaskError::Input(_) | TaskError::Output(_) => ("", FailureKind::Error),
+    }
+}
+
+impl JobMachine {
+    /// The first attempt begins: a machine is made without a clock.
+    pub(crate) fn begins_at(&mut self, now: Timestamp) {
+        self.tallying.begins(now);
+    }
+
+    /// The numbers, if they have changed since they were taken last.
+    pub(crate) fn take_tally(&mut self) -> Option<JobTally> {
+        let state = self.pipeline_state();
+        if self.tallying.tally.state != state {
+            self.tallying.change().state = state;
+        }
+        std::mem::take(&mut self.tallying.changed).then(|| self.tallying.tally.clone())
+    }
+
+    fn pipeline_state(&self) -> PipelineState {
+        match &self.phase {
+            Phase::Starting if self.attempt == Attempt::default() => PipelineState::Created,
+            Phase::Starting | Phase::Building => PipelineState::Restoring,
+            Phase::Running => PipelineState::Running,
+            Phase::Closing(_) => PipelineState::Draining,
+            Phase::Ending(ending) => match &ending.outcome {
+                Outcome::Done(_) => PipelineState::Draining,
+                Outcome::Failed { restart: true, .. } if self.wanted.is_none() => PipelineState::Restarting,
+                Outcome::Failed { .. } => PipelineState::Failed,
+            },
+            Phase::Pausing { .. } => PipelineState::Restarting,
+            // How it ended is told by the host, at once.
+            Phase::Over => self.tallying.tally.state,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn an_epoch_counts_from_its_barrier_and_is_written_from_its_last_part() {
+        let mut tallying = Tallying::default();
+        for (epoch, now) in [(1, 100), (2, 200), (3, 300)] {
+            tallying.barrier(Epoch::new(epoch), at(now));
+        }
+        tallying.complete(Epoch::new(1), 10, at(150));
+        tallying.complete(Epoch::new(2), 20, at(260));
+        tallying.committed(Epoch::new(2), at(290));
+        let tally = &tallying.tally;
+        assert_eq!((tally.completed, tally.in_progress, tally.written_bytes), (2, 1, 30));
+        assert_eq!(tally.duration.sum(), Duration::from_millis(190 + 90));
+        assert_eq!(tally.persist.sum(), Duration::from_millis(140 + 30));
+        let last = tally.last.unwrap();
+        assert_eq!((last.epoch, last.at, last.bytes), (Epoch::new(2), at(290), 20));
+        assert_eq!(last.duration, Duration::from_millis(90));
+        tallying.attempt_over();
+        assert_eq!((tallying.tally.completed, tallying.tally.in_progress), (2, 0));
+    }
+}
