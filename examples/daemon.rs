@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --example daemon            # sends itself SIGTERM after a thousand requests
 //! cargo run --example daemon -- --stay  # runs until you do: kill -TERM <pid>, or Ctrl-C
+//! cargo run --features http --example daemon -- --stay  # tells where curl or Prometheus finds /metrics
 //! ```
 
 use std::future::Future;
@@ -59,7 +60,15 @@ async fn main() -> anyhow::Result<()> {
 /// Two pipelines in one runtime: requests by path, and a heartbeat. SIGTERM is sent after `enough` requests, if that is given.
 fn start(config: &Config, directory: &Path, enough: Option<u64>) -> anyhow::Result<Runtime> {
     let options = config.millstream.clone();
-    let runtime = Runtime::builder().options(options).state_backend(backend(directory)).build()?;
+    let builder = Runtime::builder().options(options).state_backend(backend(directory));
+    // In the TOML it is `http = "127.0.0.1:9464"`; any port that is free will do here.
+    #[cfg(feature = "http")]
+    let builder = builder.http("127.0.0.1:0");
+    let runtime = builder.build()?;
+    #[cfg(feature = "http")]
+    if let Some(address) = runtime.http_address() {
+        println!("metrics: http://{address}/metrics");
+    }
 
     let requests = Pipeline::new("requests").parallelism(1);
     let path = |n| if n % 3 == 0 { "/login" } else { "/search" };

@@ -77,6 +77,9 @@ pub struct RuntimeOptions {
     pub log_limits: Option<LogLimits>,
     /// [`RuntimeBuilder::key_groups`](crate::runtime::RuntimeBuilder::key_groups).
     pub key_groups: Option<NonZeroU16>,
+    /// Where `/metrics` is served, an IP address and a port as in `127.0.0.1:9464`; needs the feature `http`. Nowhere if it is not
+    /// there. [`RuntimeBuilder::http`](crate::runtime::RuntimeBuilder::http).
+    pub http: Option<String>,
 }
 
 /// A [`RestartPolicy`] as a configuration file has it. What is not there keeps its default.

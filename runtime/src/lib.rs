@@ -11,6 +11,8 @@ pub mod fault;
 pub mod graph;
 pub mod guarantee;
 pub mod handle;
+#[cfg(feature = "http")]
+mod http;
 pub mod id;
 pub mod job;
 pub mod metrics;

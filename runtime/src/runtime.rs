@@ -1,12 +1,16 @@
 //! [`Runtime`]: starts pipelines. A value, not a global: two of them at once know nothing of each other.
 
 use std::fmt;
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::actor::{self, JobLink, JobSetup, RuntimeConfig};
 use crate::fault::SharedFaults;
 use crate::graph::Graph;
 use crate::handle::JobHandle;
+#[cfg(feature = "http")]
+use crate::http::HttpServer;
 use crate::job::OpenStore;
 use crate::metrics::{Metrics, MetricsHub};
 use crate::plan::Plan;
@@ -37,6 +41,8 @@ pub struct Runtime {
     faults: SharedFaults,
     jobs: Mutex<Vec<Arc<JobLink>>>,
     metrics: Arc<MetricsHub>,
+    #[cfg(feature = "http")]
+    http: Option<HttpServer>,
 }
 
 impl fmt::Debug for Runtime {
@@ -84,6 +90,12 @@ impl Runtime {
     /// What its jobs count. Cheap; the answer may be kept and goes on counting.
     pub fn metrics(&self) -> Metrics {
         Metrics::new(Arc::clone(&self.metrics))
+    }
+
+    /// Where `/metrics` is served, if anywhere: [`RuntimeBuilder::http`] with the port that was found.
+    #[cfg(feature = "http")]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::address)
     }
 
     /// Opens the store now, so that a lock is the caller's error, and hands it to the committer as its first.

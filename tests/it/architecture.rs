@@ -24,7 +24,7 @@ const GROUPS: &[&[&str]] = &[
     &["task"],
     &["job"],
     &["actor"],
-    &["config", "handle", "runtime"],
+    &["http", "config", "handle", "runtime"],
     &["testing"],
 ];
 
@@ -36,6 +36,9 @@ const DOORS: &[(&str, &str)] = &[
     ("rmp_serde", "runtime/src/codec.rs"),
     ("metrics", "runtime/src/metrics/exporter.rs"),
     ("metrics_exporter_prometheus", "runtime/src/metrics/exporter.rs"),
+    ("hyper", "runtime/src/http/"),
+    ("hyper_util", "runtime/src/http/"),
+    ("http_body_util", "runtime/src/http/"),
     ("rustix", "runtime/src/actor/threads.rs"),
 ];
 

@@ -1,5 +1,7 @@
 //! What a runtime's jobs count, as Prometheus text.
 
+#[cfg(feature = "http")]
+mod http;
 mod scrape;
 
 use std::sync::Arc;

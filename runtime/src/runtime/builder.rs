@@ -1,6 +1,8 @@
 //! What a runtime is set up with: every option, checked before anything is started.
 
 use std::fmt;
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,8 +11,12 @@ use super::{Runtime, RuntimeError};
 use crate::actor::{Bounds, LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
 use crate::config::RuntimeOptions;
 use crate::fault::{NoFaults, SharedFaults};
+#[cfg(feature = "http")]
+use crate::http::HttpServer;
 use crate::id::ShardId;
 use crate::job::RestartPolicy;
+#[cfg(feature = "http")]
+use crate::metrics::Metrics;
 use crate::metrics::MetricsHub;
 use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
@@ -30,6 +36,7 @@ pub struct RuntimeBuilder {
     /// What was asked for and is not compiled in.
     missing: Option<RuntimeError>,
     bounds: Bounds,
+    http: Option<String>,
 }
 
 impl RuntimeBuilder {
@@ -42,6 +49,7 @@ impl RuntimeBuilder {
             faults: Arc::new(NoFaults),
             missing: None,
             bounds: Bounds::default(),
+            http: None,
         }
     }
 
@@ -63,6 +71,16 @@ impl RuntimeBuilder {
                 let given = directory.display().to_string();
                 self.missing =
                     Some(RuntimeError::NotCompiledIn { option: "state_directory", given, feature: "rocksdb" });
+            }
+        }
+        if let Some(address) = options.http {
+            #[cfg(feature = "http")]
+            {
+                self.http = Some(address);
+            }
+            #[cfg(not(feature = "http"))]
+            {
+                self.missing = Some(RuntimeError::NotCompiledIn { option: "http", given: address, feature: "http" });
             }
         }
         self.workers = options.workers.or(self.workers);
@@ -244,6 +262,16 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Serves `/metrics` at this address and port, for Prometheus, as long as the runtime lives. Default: listens nowhere.
+    ///
+    /// Use `127.0.0.1:9464` unless others in the network are to read it: there is neither a password nor encryption. Port 0 is one
+    /// that is free; [`Runtime::http_address`] says which.
+    #[cfg(feature = "http")]
+    pub fn http(mut self, address: impl Into<String>) -> Self {
+        self.http = Some(address.into());
+        self
+    }
+
     /// Decides what happens at crash points. Default: nothing. For crash tests.
     #[cfg(feature = "test-util")]
     pub fn faults(mut self, faults: SharedFaults) -> Self {
@@ -251,12 +279,13 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Checks all options. Starts no thread.
+    /// Checks all options. Starts no thread, except that of the HTTP server where one is asked for.
     ///
     /// # Errors
-    /// [`RuntimeError::OutOfRange`] names the first option that is out of its range.
+    /// [`RuntimeError::OutOfRange`] names the first option that is out of its range. [`RuntimeError::Listen`] when the port of the
+    /// HTTP server is taken or the address is not this machine's.
     pub fn build(self) -> Result<Runtime, RuntimeError> {
-        let Self { mut config, workers, backend, clock, faults, missing, bounds } = self;
+        let Self { mut config, workers, backend, clock, faults, missing, bounds, http } = self;
         missing.map_or(Ok(()), Err)?;
         bounds.fill_in(&mut config);
         if let Some(workers) = workers {
@@ -298,8 +327,33 @@ impl RuntimeBuilder {
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let backend = backend.within(MemoryShares::of(config.state_memory).store).unwrap_or(backend);
         let metrics = MetricsHub::new(Arc::clone(&clock));
-        Ok(Runtime { config, backend, clock, faults, jobs: Mutex::default(), metrics })
+        #[cfg(feature = "http")]
+        let http = http.map(|address| listen(address, &metrics)).transpose()?;
+        #[cfg(not(feature = "http"))]
+        debug_assert!(http.is_none(), "only set where it is compiled in");
+        Ok(Runtime {
+            config,
+            backend,
+            clock,
+            faults,
+            jobs: Mutex::default(),
+            metrics,
+            #[cfg(feature = "http")]
+            http,
+        })
     }
+}
+
+#[cfg(feature = "http")]
+fn listen(address: String, metrics: &Arc<MetricsHub>) -> Result<HttpServer, RuntimeError> {
+    let parsed = address.parse::<SocketAddr>().map_err(|_| RuntimeError::OutOfRange {
+        option: "http",
+        given: address.clone(),
+        range: "an IP address and a port, as in 127.0.0.1:9464",
+    })?;
+    let metrics = Metrics::new(Arc::clone(metrics));
+    HttpServer::start(parsed, move |method, path| crate::http::answer(&metrics, method, path))
+        .map_err(|error| RuntimeError::Listen { address, reason: error.to_string() })
 }
 
 fn check(option: &'static str, given: impl fmt::Display, fits: bool, range: &'static str) -> Result<(), RuntimeError> {

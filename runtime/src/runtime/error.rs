@@ -29,6 +29,15 @@ pub enum RuntimeError {
         /// The feature.
         feature: &'static str,
     },
+    /// There is nothing to listen on for `/metrics`. Nothing was started.
+    #[error("cannot listen on {address} for /metrics: {reason}; choose another port, or port 0 for one that is free")]
+    #[non_exhaustive]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the operating system says.
+        reason: String,
+    },
 }
 
 /// A pipeline cannot be started. Nothing of it runs.
