@@ -106,13 +106,22 @@ impl Noise {
 /// Milliseconds in which threads of this process whose names begin so could have run and had no core (Linux). What the machine's host
 /// takes away does not count there: the kernel believes that the thread runs.
 pub(crate) fn waited_for_a_core(names: &str) -> Option<f64> {
+    scheduled(names, 1).map(|nanos| nanos / 1e6)
+}
+
+/// Nanoseconds for which such threads had a core (Linux).
+pub(crate) fn ran_on_a_core(names: &str) -> Option<f64> {
+    scheduled(names, 0)
+}
+
+fn scheduled(names: &str, field: usize) -> Option<f64> {
     let tasks = std::fs::read_dir("/proc/self/task").ok()?.filter_map(Result::ok).map(|task| task.path());
     let named =
         tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with(names)));
     let nanos = named.map(|task| {
-        std::fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().nth(1)?.parse::<f64>().ok()
+        std::fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().nth(field)?.parse::<f64>().ok()
     });
-    nanos.sum::<Option<f64>>().map(|nanos| nanos / 1e6)
+    nanos.sum()
 }
 
 fn seconds(ticks: &[&str]) -> Option<f64> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::actor::LatencyPolicy;
 use crate::id::ShardId;
 pub use crate::job::{JobConfig, RestartPolicy};
+use crate::metrics::MetricsLevel;
 pub use crate::state::log::{LogLimits, StartFrom};
 
 /// The options of a [`Runtime`](crate::runtime::Runtime) as a daemon's configuration file has them: part of its own TOML, JSON or
@@ -39,6 +40,8 @@ pub struct RuntimeOptions {
     pub workers: Option<usize>,
     /// `park`, `adaptive` or `spin`: [`RuntimeBuilder::latency_policy`](crate::runtime::RuntimeBuilder::latency_policy).
     pub latency_policy: Option<LatencyPolicy>,
+    /// `off` or `info`: [`RuntimeBuilder::metrics_level`](crate::runtime::RuntimeBuilder::metrics_level).
+    pub metrics_level: Option<MetricsLevel>,
     /// [`RuntimeBuilder::epoch_interval`](crate::runtime::RuntimeBuilder::epoch_interval).
     pub epoch_interval_ms: Option<u64>,
     /// [`RuntimeBuilder::max_epochs_in_flight`](crate::runtime::RuntimeBuilder::max_epochs_in_flight).

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use millstream::prelude::*;
+use millstream::runtime::metrics::MetricsLevel;
 
 use self::scrape::Scrape;
 
@@ -213,14 +214,50 @@ fn two_runtimes_of_one_process_know_nothing_of_each_other() {
 }
 
 #[test]
+fn every_record_has_a_latency_from_its_source_to_its_sink() {
+    let (pipeline, feed, collected) = words("words");
+    let runtime = runtime();
+    let job = runtime.start(pipeline).unwrap();
+    ["a", "b", "a", "drop"].iter().for_each(|word| feed.send((*word).to_owned()).unwrap());
+    collected.wait_for(3).unwrap();
+    // A sink's turn counts when the next one begins, at the latest with a barrier.
+    let family = "millstream_latency_seconds";
+    let seen = loop {
+        let seen = scrape(&runtime);
+        if seen.sum(&format!("{family}_count"), &[("sink", "out")]) >= 3.0 {
+            break seen;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(seen.sum(&format!("{family}_bucket"), &[("sink", "out"), ("le", "+Inf")]), 3.0);
+    assert!(seen.sum(&format!("{family}_sum"), &[]) > 0.0);
+    job.stop_blocking(LONG).unwrap();
+}
+
+#[test]
+fn what_is_off_is_not_counted_and_the_job_is() {
+    let (pipeline, feed, _collected) = words("words");
+    let runtime = Runtime::builder().workers(2).metrics_level(MetricsLevel::Off).build().unwrap();
+    let job = runtime.start(pipeline).unwrap();
+    feed.send_durable("a".to_owned()).unwrap().wait().unwrap();
+    let seen = scrape(&runtime);
+    for family in ["operator_records_in_total", "operator_time_seconds_total", "latency_seconds_count"] {
+        assert!(!seen.has(&format!("millstream_{family}"), &[]), "{family}");
+    }
+    assert!(seen.sum("millstream_checkpoints_total", &[("result", "completed")]) >= 1.0);
+    assert_eq!(seen.sum("millstream_pipeline_state", &[("state", "running")]), 1.0);
+    job.stop_blocking(LONG).unwrap();
+}
+
+#[test]
 fn the_age_of_events_at_the_sink_is_counted_where_they_have_a_time() {
     let (feed, source) = feed::<u64>(100);
     let (collect, collected) = Collect::new();
     let pipeline = Pipeline::new("p").parallelism(1).epoch_interval(Duration::from_millis(10));
     let stream = pipeline.source("numbers", source);
-    // An hour before the clock, whatever it shows: beyond the last bound.
+    // Decades before the clock, whatever it shows: beyond the last bound.
     let strategy = WatermarkStrategy::monotonous();
-    stream.event_time_by(|_| Timestamp::from_millis(1), strategy).sink("out", collect);
+    stream.event_time_by(|_| Timestamp::from_millis(5_000), strategy).sink("out", collect);
     let runtime = runtime();
     let job = runtime.start(pipeline).unwrap();
     (0..3).for_each(|number| feed.send(number).unwrap());
@@ -229,6 +266,12 @@ fn the_age_of_events_at_the_sink_is_counted_where_they_have_a_time() {
     let family = "millstream_event_time_latency_seconds";
     assert_eq!(seen.sum(&format!("{family}_count"), &[("sink", "out")]), 3.0);
     assert_eq!(seen.sum(&format!("{family}_bucket"), &[("le", "30.0")]), 0.0);
+    // They were committed, and a watermark goes before the barrier. The source itself has none.
+    let watermark = "millstream_operator_watermark_timestamp_seconds";
+    assert_eq!(seen.sum(watermark, &[("operator", "out")]), 4.999);
+    assert!(!seen.has(watermark, &[("operator", "numbers")]));
+    assert_eq!(seen.sum("millstream_source_records_total", &[("source", "numbers")]), 3.0);
+    assert_eq!(seen.sum("millstream_sink_records_total", &[("sink", "out")]), 3.0);
     job.stop_blocking(LONG).unwrap();
 }
 

@@ -50,13 +50,13 @@ impl ReaderHost {
         let read = guarded(move || {
             let mut idle = 0_u32;
             while !control.is_closed() {
-                let began = clock.now();
+                // One empty split must not slow down its neighbours, so the pause grows from nothing.
+                let began = (idle > 0).then(|| clock.now());
                 match fetching.step() {
                     Fetch::Worked => idle = 0,
                     Fetch::Idle => {
                         idle += 1;
-                        // One empty split must not slow down its neighbours, so the pause grows from nothing.
-                        if idle > 1 && clock.now().saturating_since(began) < INSTANT {
+                        if began.is_some_and(|began| clock.now().saturating_since(began) < INSTANT) {
                             let pause = Duration::from_micros(32) * (1 << idle.min(6));
                             std::thread::park_timeout(pause.min(READER_PAUSE));
                         }

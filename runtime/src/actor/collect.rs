@@ -184,10 +184,10 @@ impl AttemptCollector {
         let index = || Label::from(subtask.index.to_string());
         let pipeline = || label(&self.pipeline);
         let meter = control.meter();
-        let split = meter.split(now);
+        let split = meter.is_counting().then(|| meter.split(now));
         for operator in operators {
             let labels = || [pipeline(), label(operator), index()];
-            for (state, time) in TimeState::ALL.iter().zip(split) {
+            for (state, time) in TimeState::ALL.iter().zip(split.into_iter().flatten()) {
                 into.time(&names::TIME, [pipeline(), label(operator), index(), state.label().into()], time);
             }
             into.gauge(&names::BACKPRESSURED, labels(), f64::from(u8::from(control.is_blocked())));
@@ -201,6 +201,14 @@ impl AttemptCollector {
         for (operator, meter) in control.operators() {
             let Some(of) = self.operators.get(&*operator) else { continue };
             let labels = || [pipeline(), label(&operator), index()];
+            if let Some(watermark) = meter.watermark() {
+                into.gauge(&names::WATERMARK, labels(), unix_seconds(watermark));
+            }
+            match of.role {
+                Role::Source => into.count(&names::SOURCE_RECORDS, labels(), meter.given().0),
+                Role::Operator => {}
+                Role::Sink => into.count(&names::SINK_RECORDS, labels(), meter.taken().0),
+            }
             if of.role != Role::Source {
                 let (records, frames) = meter.taken();
                 into.count(&names::RECORDS_IN, labels(), records);
@@ -210,8 +218,11 @@ impl AttemptCollector {
                 let (records, frames) = meter.given();
                 into.count(&names::RECORDS_OUT, labels(), records);
                 into.count(&names::FRAMES_OUT, labels(), frames);
-            } else if of.timed {
-                into.times(&names::EVENT_TIME_LATENCY, [pipeline(), label(&operator)], meter.event_time_latency());
+            } else {
+                into.times(&names::LATENCY, [pipeline(), label(&operator)], meter.latency());
+                if of.timed {
+                    into.times(&names::EVENT_TIME_LATENCY, [pipeline(), label(&operator)], meter.event_time_latency());
+                }
             }
         }
         for dropped in control.dropped() {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ShardId;
 use crate::job::JobConfig;
+use crate::metrics::MetricsLevel;
 use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
@@ -35,6 +36,7 @@ pub(crate) struct RuntimeConfig {
     /// Loops that may poll at the same time, in the whole process.
     pub(crate) pollers: usize,
     pub(crate) latency: LatencyPolicy,
+    pub(crate) metrics: MetricsLevel,
     pub(crate) job: JobConfig,
     pub(crate) start_from: StartFrom,
     /// How long a store may take to open.
@@ -59,6 +61,7 @@ impl Default for RuntimeConfig {
             workers: u16::try_from(cores).unwrap_or(u16::MAX).min(MOST_WORKERS),
             pollers: cores.saturating_sub(1),
             latency: LatencyPolicy::default(),
+            metrics: MetricsLevel::default(),
             job: JobConfig::default(),
             start_from: StartFrom::default(),
             open_timeout: Duration::from_secs(60),

@@ -3,6 +3,7 @@
 use crate::channel::frame::Frame;
 use crate::channel::link::{Closed, LinkReceiver};
 use crate::checkpoint::{Aligner, Misaligned};
+use crate::time::Timestamp;
 use crate::watermark::{Coalescer, Progress, Steps};
 
 /// All inputs of one subtask. An input that is past the barrier is held back by not reading it.
@@ -15,6 +16,7 @@ pub struct Gate<T> {
     steps: Option<Steps>,
     ended: Vec<bool>,
     next: usize,
+    oldest: Timestamp,
 }
 
 /// A gate cannot go on.
@@ -50,6 +52,7 @@ impl<T> Gate<T> {
             steps: None,
             ended: vec![false; count],
             next: 0,
+            oldest: Timestamp::MIN,
         }
     }
 
@@ -73,6 +76,7 @@ impl<T> Gate<T> {
             let Some(receiver) = self.inputs.get_mut(input) else { continue };
             let frame = receiver.receive().map_err(|source| GateError::Lost { input, source })?;
             let Some(frame) = frame else { continue };
+            self.oldest = receiver.oldest();
             // An input may have more; a mark that changed nothing for the task is not an answer.
             looked = 0;
             if let Some(frame) = self.merge(input, frame)? {
@@ -80,6 +84,11 @@ impl<T> Gate<T> {
             }
         }
         Ok(None)
+    }
+
+    /// When a source took the oldest record of the frame of records that came last; [`Timestamp::MIN`] if nobody knows.
+    pub const fn oldest(&self) -> Timestamp {
+        self.oldest
     }
 
     /// Says whether a barrier waits for other inputs.

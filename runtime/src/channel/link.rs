@@ -12,6 +12,7 @@ use crate::channel::bell::Bell;
 use crate::channel::frame::{FRAME_RECORDS, Frame, Grammar, IllegalFrame, Mark};
 use crate::metrics::Counter;
 use crate::record::Record;
+use crate::time::Timestamp;
 
 /// Room for marks behind the records' capacity: barriers of all epochs in flight and what stands between them.
 const MARK_ROOM: usize = 8;
@@ -69,20 +70,27 @@ pub fn link<T>(capacity: usize, sender: &Bell, receiver: &Bell) -> (LinkSender<T
         sender: sender.clone(),
         receiver: receiver.clone(),
     });
-    let sender = LinkSender { queue: sender_end, capacity, shared: Arc::clone(&shared), grammar: Grammar::default() };
-    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0 })
+    let (grammar, oldest) = (Grammar::default(), Timestamp::MIN);
+    let sender = LinkSender { queue: sender_end, capacity, shared: Arc::clone(&shared), grammar, oldest };
+    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0, oldest })
 }
 
 /// The upstream end.
 #[derive(Debug)]
 pub struct LinkSender<T> {
-    queue: flume::Sender<Frame<T>>,
+    queue: flume::Sender<(Frame<T>, Timestamp)>,
     capacity: usize,
     shared: Arc<Shared>,
     grammar: Grammar,
+    oldest: Timestamp,
 }
 
 impl<T> LinkSender<T> {
+    /// Says when a source took the oldest of the records that are sent from now on; [`Timestamp::MIN`] if nobody knows.
+    pub const fn sends_from(&mut self, oldest: Timestamp) {
+        self.oldest = oldest;
+    }
+
     /// Sends as many of `records` (≤ [`FRAME_RECORDS`]) as there is room for; the rest stays.
     ///
     /// # Errors
@@ -140,7 +148,7 @@ impl<T> LinkSender<T> {
             self.grammar.check(&frame)?;
         }
         // Single producer: room that was seen cannot vanish.
-        self.queue.try_send(frame).map_err(|_| Closed)?;
+        self.queue.try_send((frame, self.oldest)).map_err(|_| Closed)?;
         self.shared.receiver.ring();
         Ok(())
     }
@@ -155,10 +163,11 @@ impl<T> Drop for LinkSender<T> {
 /// The downstream end.
 #[derive(Debug)]
 pub struct LinkReceiver<T> {
-    queue: flume::Receiver<Frame<T>>,
+    queue: flume::Receiver<(Frame<T>, Timestamp)>,
     shared: Arc<Shared>,
     /// Records handled since the last barrier.
     handled: usize,
+    oldest: Timestamp,
 }
 
 /// Sees how full a channel is. Keeps neither end alive.
@@ -182,6 +191,11 @@ impl LinkProbe {
 }
 
 impl<T> LinkReceiver<T> {
+    /// When a source took the oldest record of the frame that was received last; [`Timestamp::MIN`] if nobody knows.
+    pub const fn oldest(&self) -> Timestamp {
+        self.oldest
+    }
+
     /// Makes a probe of the channel.
     pub fn probe(&self) -> LinkProbe {
         LinkProbe { shared: Arc::clone(&self.shared) }
@@ -193,7 +207,8 @@ impl<T> LinkReceiver<T> {
     /// [`Closed`] when the channel is empty and the sender is gone.
     pub fn receive(&mut self) -> Result<Option<Frame<T>>, Closed> {
         match self.queue.try_recv() {
-            Ok(frame) => {
+            Ok((frame, oldest)) => {
+                self.oldest = oldest;
                 match &frame {
                     Frame::Records(records) => {
                         self.handled += records.len();

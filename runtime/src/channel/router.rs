@@ -7,6 +7,7 @@ use crate::channel::frame::{FRAME_RECORDS, Frame, Mark};
 use crate::channel::link::{LinkSender, SendError, Sent};
 use crate::record::Record;
 use crate::state::key_group::KeyGroups;
+use crate::time::Timestamp;
 
 /// Computes the key hash of every record of a frame, in a pass of its own: inside the look-up loop it would double the
 /// cost of the look-ups (it starves the overlapping cache misses), here it is nearly free.
@@ -56,6 +57,8 @@ pub struct Router<T> {
     mark: Option<(Mark, usize)>,
     flushing: bool,
     turn: usize,
+    /// When a source took the records of the frame in work.
+    taken: Timestamp,
 }
 
 #[derive(Debug)]
@@ -64,11 +67,40 @@ struct Target<T> {
     batch: Vec<Record<T>>,
 }
 
+impl<T> Target<T> {
+    /// Sends the batch; what comes into it next was taken at that time.
+    fn send(&mut self, next: Timestamp) -> Result<Sent, SendError> {
+        let sent = self.link.send_records(&mut self.batch)?;
+        if sent == Sent::Yes {
+            self.link.sends_from(next);
+        }
+        Ok(sent)
+    }
+}
+
 impl<T> Router<T> {
     /// Joins outputs, ordered by target subtask.
     pub fn new(routing: Routing<T>, links: Vec<LinkSender<T>>) -> Self {
         let targets = links.into_iter().map(|link| Target { link, batch: Vec::new() }).collect();
-        Self { routing, targets, input: Vec::new().into_iter(), mark: None, flushing: false, turn: 0 }
+        Self {
+            routing,
+            targets,
+            input: Vec::new().into_iter(),
+            mark: None,
+            flushing: false,
+            turn: 0,
+            taken: Timestamp::MIN,
+        }
+    }
+
+    /// Says when a source took the records of the next frame; [`Timestamp::MIN`] if nobody knows. Of records that leave together the
+    /// oldest counts.
+    pub fn takes_from(&mut self, taken: Timestamp) {
+        self.taken = taken;
+        self.targets
+            .iter_mut()
+            .filter(|target| target.batch.is_empty())
+            .for_each(|target| target.link.sends_from(taken));
     }
 
     /// Takes a frame. After [`Sent::Full`] nothing may be offered until [`Router::resume`] says [`Sent::Yes`].
@@ -76,6 +108,7 @@ impl<T> Router<T> {
     /// # Errors
     /// [`SendError`] when a receiver is gone.
     pub fn offer(&mut self, frame: Frame<T>) -> Result<Sent, SendError> {
+        let taken = self.taken;
         match frame.into_records() {
             Ok(mut records) => {
                 if let Routing::Hash { hash, .. } = &self.routing {
@@ -87,7 +120,7 @@ impl<T> Router<T> {
                 {
                     // A full frame for a single target goes on as it is.
                     target.batch = records;
-                    return target.link.send_records(&mut target.batch);
+                    return target.send(taken);
                 }
                 self.input = records.into_iter();
             }
@@ -110,9 +143,10 @@ impl<T> Router<T> {
     /// # Errors
     /// [`SendError`] when a receiver is gone.
     pub fn resume(&mut self) -> Result<Sent, SendError> {
+        let taken = self.taken;
         // A batch that is full must leave before another record is looked at: its target may be any of them.
         for target in &mut self.targets {
-            if target.batch.len() >= FRAME_RECORDS && target.link.send_records(&mut target.batch)? == Sent::Full {
+            if target.batch.len() >= FRAME_RECORDS && target.send(taken)? == Sent::Full {
                 return Ok(Sent::Full);
             }
         }
@@ -120,7 +154,7 @@ impl<T> Router<T> {
         for record in self.input.by_ref() {
             let chosen = match &self.routing {
                 Routing::Broadcast { copy } => {
-                    if spread(&mut self.targets, record, *copy)? == Sent::Full {
+                    if spread(&mut self.targets, record, *copy, taken)? == Sent::Full {
                         return Ok(Sent::Full);
                     }
                     continue;
@@ -134,7 +168,7 @@ impl<T> Router<T> {
             };
             let Some(target) = self.targets.get_mut(chosen) else { continue };
             target.batch.push(record);
-            if target.batch.len() >= FRAME_RECORDS && target.link.send_records(&mut target.batch)? == Sent::Full {
+            if target.batch.len() >= FRAME_RECORDS && target.send(taken)? == Sent::Full {
                 return Ok(Sent::Full);
             }
         }
@@ -146,10 +180,10 @@ impl<T> Router<T> {
     }
 
     fn send_batches(&mut self) -> Result<Sent, SendError> {
-        let mut sent = Sent::Yes;
+        let (mut sent, taken) = (Sent::Yes, self.taken);
         for target in &mut self.targets {
             // The others need not wait for one that is full.
-            if target.link.send_records(&mut target.batch)? == Sent::Full {
+            if target.send(taken)? == Sent::Full {
                 sent = Sent::Full;
             }
         }
@@ -176,6 +210,7 @@ fn spread<T>(
     targets: &mut [Target<T>],
     record: Record<T>,
     copy: fn(&Record<T>) -> Record<T>,
+    taken: Timestamp,
 ) -> Result<Sent, SendError> {
     let mut sent = Sent::Yes;
     let last = targets.len().saturating_sub(1);
@@ -183,7 +218,7 @@ fn spread<T>(
     for (index, target) in targets.iter_mut().enumerate() {
         target.batch.extend(if index == last { record.take() } else { record.as_ref().map(copy) });
         // The others go on: one that is full holds back the next record, not this one.
-        if target.batch.len() >= FRAME_RECORDS && target.link.send_records(&mut target.batch)? == Sent::Full {
+        if target.batch.len() >= FRAME_RECORDS && target.send(taken)? == Sent::Full {
             sent = Sent::Full;
         }
     }
@@ -256,6 +291,30 @@ mod tests {
             assert_eq!(values(&seen[..cut]), mine.collect::<Vec<_>>());
             assert_eq!(values(&seen[cut..]), if index == 0 { vec![1] } else { vec![] });
         }
+    }
+
+    #[test]
+    fn records_that_leave_together_are_as_old_as_the_oldest() {
+        let bell = Bell::default();
+        let (sender, mut end) = link(4, &bell, &bell);
+        let mut router = Router::new(Routing::Forward, vec![sender]);
+        let at = Timestamp::from_micros;
+        let offer = |router: &mut Router<u32>, micros: i64, count: u32| {
+            router.takes_from(at(micros));
+            assert_eq!(router.offer(Frame::Records((0..count).map(Record::new).collect())), Ok(Sent::Yes));
+        };
+        // 100 of the first and 156 of the second fill a frame; 44 of the second leave with the third.
+        offer(&mut router, 1, 100);
+        offer(&mut router, 2, 200);
+        offer(&mut router, 3, 10);
+        assert_eq!(router.flush(), Ok(Sent::Yes));
+        offer(&mut router, 4, 1);
+        assert_eq!(router.flush(), Ok(Sent::Yes));
+        let mut ages = Vec::new();
+        while let Some(Frame::Records(records)) = end.receive().unwrap() {
+            ages.push((records.len(), end.oldest().as_micros()));
+        }
+        assert_eq!(ages, [(256, 1), (54, 2), (1, 4)]);
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod buckets;
 #[cfg(feature = "prometheus")]
 mod exporter;
 mod hub;
+mod level;
 pub mod names;
+mod operator;
 mod sample;
 mod task;
 #[cfg(feature = "prometheus")]
@@ -28,9 +30,11 @@ use std::sync::Arc;
 pub use self::buckets::{BOUNDS_MICROS, Buckets, SharedBuckets};
 pub use self::hub::PipelineState;
 pub(crate) use self::hub::{MetricsHub, PipelineMetrics};
+pub use self::level::MetricsLevel;
+pub use self::operator::{Counter, OperatorMeter, OutputMeter};
 pub(crate) use self::sample::{Collect, Label};
 pub use self::sample::{Sample, Samples, Value};
-pub use self::task::{Counter, OperatorMeter, OutputMeter, TaskMeter, TimeSplit, TimeState};
+pub use self::task::{TaskMeter, TimeSplit, TimeState};
 
 /// What a runtime's jobs count. Cheap to clone; may outlive its [`Runtime`](crate::runtime::Runtime), and then shows which state its
 /// pipelines ended in.

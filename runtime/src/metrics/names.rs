@@ -89,8 +89,18 @@ families! {
         "Seconds that sending subtasks waited for room, added up over them.";
 
     // Latency.
+    LATENCY Histogram "latency_seconds" ["pipeline", "sink"]
+        "Seconds from a source's taking a record until the sink was through with it; records that travel together count as the oldest.";
     EVENT_TIME_LATENCY Histogram "event_time_latency_seconds" ["pipeline", "sink"]
         "Seconds from the time of a record's event until the sink had taken it; records without an event time are left out.";
+
+    // Event time.
+    WATERMARK Gauge "operator_watermark_timestamp_seconds" ["pipeline", "operator", "subtask"]
+        "The operator's watermark as Unix time; absent before the first and behind the final one.";
+
+    // Sources and sinks.
+    SOURCE_RECORDS Counter "source_records_total" ["pipeline", "source", "subtask"] "Records that the source gave.";
+    SINK_RECORDS Counter "sink_records_total" ["pipeline", "sink", "subtask"] "Records that the sink took.";
 
     // Checkpoints and recovery.
     CHECKPOINTS Counter "checkpoints_total" ["pipeline", "result"]

@@ -1,122 +1,11 @@
 //! What a subtask counts of itself. One writer, its own thread; read by whoever wants.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use crate::metrics::{Buckets, SharedBuckets};
+use crate::metrics::operator::micros_between;
+use crate::metrics::{Buckets, MetricsLevel, SharedBuckets};
 use crate::time::Timestamp;
-
-/// A number that one thread raises.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds to it. Only the owner's thread may.
-    #[inline]
-    pub fn add(&self, by: u64) {
-        // One writer: a load and a store are cheaper than an atomic addition.
-        self.0.store(self.0.load(Ordering::Relaxed) + by, Ordering::Relaxed);
-    }
-
-    /// Reads it.
-    pub fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What an operator counts in one subtask. Cheap to clone; all clones count together. By default nobody reads it.
-#[derive(Clone, Debug, Default)]
-pub struct OperatorMeter(Arc<OperatorCells>);
-
-/// In cache lines of its own: its neighbour in memory may be another worker's.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct OperatorCells {
-    records_in: Counter,
-    frames_in: Counter,
-    records_out: Counter,
-    frames_out: Counter,
-    event_time_latency: SharedBuckets,
-}
-
-impl OperatorMeter {
-    /// Counts a frame of records that it took.
-    #[inline]
-    pub fn took(&self, records: usize) {
-        self.0.records_in.add(records as u64);
-        self.0.frames_in.add(1);
-    }
-
-    /// Counts a frame of records that it gave.
-    #[inline]
-    pub fn gave(&self, records: usize) {
-        self.0.records_out.add(records as u64);
-        self.0.frames_out.add(1);
-    }
-
-    /// Counts how long after its event a record was done with.
-    #[inline]
-    pub fn done_after(&self, micros: u64) {
-        self.0.event_time_latency.record_micros(micros);
-    }
-
-    /// Records and frames that it took.
-    pub fn taken(&self) -> (u64, u64) {
-        (self.0.records_in.read(), self.0.frames_in.read())
-    }
-
-    /// Records and frames that it gave.
-    pub fn given(&self) -> (u64, u64) {
-        (self.0.records_out.read(), self.0.frames_out.read())
-    }
-
-    /// How long after their event records were done with.
-    pub fn event_time_latency(&self) -> Buckets {
-        self.0.event_time_latency.read()
-    }
-}
-
-/// How long one output of a subtask waited for room. Cheap to clone. By default nobody reads it.
-#[derive(Clone, Debug, Default)]
-pub struct OutputMeter(Arc<OutputCells>);
-
-#[derive(Debug, Default)]
-struct OutputCells {
-    waited_micros: Counter,
-    /// Since when it waits, in microseconds; zero while it does not.
-    since: AtomicI64,
-}
-
-impl OutputMeter {
-    /// Takes note of whether the output waits for room. Only the owner's thread may.
-    #[inline]
-    pub fn note(&self, waits: bool, now: Timestamp) {
-        let since = self.0.since.load(Ordering::Relaxed);
-        if waits == (since != 0) {
-            return;
-        }
-        self.0.since.store(if waits { now.as_micros() } else { 0 }, Ordering::Relaxed);
-        if !waits {
-            // Behind the store above: who reads in between sees too little, never a time twice.
-            self.0.waited_micros.add(micros_between(since, now));
-        }
-    }
-
-    /// How long it has waited until `now`, in all.
-    pub fn waited(&self, now: Timestamp) -> Duration {
-        let waited = self.0.waited_micros.read();
-        let open = match self.0.since.load(Ordering::Relaxed) {
-            0 => 0,
-            since => micros_between(since, now),
-        };
-        Duration::from_micros(waited + open)
-    }
-}
-
-fn micros_between(since: i64, now: Timestamp) -> u64 {
-    u64::try_from(now.as_micros().saturating_sub(since)).unwrap_or(0)
-}
 
 /// What a subtask is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,6 +51,8 @@ pub type TimeSplit = [Duration; 5];
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct TaskMeter {
+    /// It counts nothing per turn.
+    off: bool,
     /// Odd while the owner changes what follows; a reader that sees it change reads again.
     version: AtomicU64,
     /// Microseconds by state.
@@ -174,10 +65,23 @@ pub struct TaskMeter {
 }
 
 impl TaskMeter {
+    /// Makes one.
+    pub fn new(level: MetricsLevel) -> Self {
+        Self { off: level == MetricsLevel::Off, ..Self::default() }
+    }
+
+    /// Says whether it counts.
+    pub const fn is_counting(&self) -> bool {
+        !self.off
+    }
+
     /// A turn begins: what has passed goes to the state that the last turn left. It counts as busy until it says otherwise. Only
     /// the owner's thread may call.
     #[inline]
     pub fn begin_turn(&self, now: Timestamp) {
+        if self.off {
+            return;
+        }
         let since = self.since.load(Ordering::Relaxed);
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
@@ -196,6 +100,9 @@ impl TaskMeter {
     /// A turn has ended, and this is what it was, and what the time until the next will be. Only the owner's thread may call.
     #[inline]
     pub fn end_turn(&self, state: TimeState) {
+        if self.off {
+            return;
+        }
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
@@ -286,17 +193,6 @@ mod tests {
         let meter = TaskMeter::default();
         meter.begin_turn(at(100));
         assert_eq!(split(&meter, 5_000_100), [5_000_000, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn an_output_that_waits_shows_it_while_it_does() {
-        let meter = OutputMeter::default();
-        let waited = |now| meter.waited(at(now)).as_micros();
-        meter.note(false, at(50));
-        for (now, waits) in [(100, true), (110, true), (150, false), (160, false), (200, true)] {
-            meter.note(waits, at(now));
-        }
-        assert_eq!((waited(200), waited(203)), (50, 53));
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct TaskContext {
     splits: Option<Splits>,
     /// An operator waits for rows in this turn.
     reading: bool,
+    /// When a source took the oldest record of the frame in work.
+    taken: Timestamp,
+    /// The meters of the chain's sinks.
+    sinks: Vec<OperatorMeter>,
 }
 
 impl TaskContext {
@@ -88,6 +92,8 @@ impl TaskContext {
             control: TaskControl::default(),
             splits: None,
             reading: false,
+            taken: Timestamp::MIN,
+            sinks: Vec::new(),
         }
     }
 
@@ -95,6 +101,13 @@ impl TaskContext {
     #[must_use]
     pub fn controlled_by(mut self, control: TaskControl) -> Self {
         self.control = control;
+        self
+    }
+
+    /// Makes it that of a task with sinks behind these meters.
+    #[must_use]
+    pub fn ending_in(mut self, sinks: Vec<OperatorMeter>) -> Self {
+        self.sinks = sinks;
         self
     }
 
@@ -145,11 +158,18 @@ impl TaskContext {
         self.now = self.clock.now();
         self.again_at = None;
         self.reading = false;
+        // What the turn before gave to a sink is done now, without another reading of the clock.
+        self.sinks.iter().for_each(|sink| sink.settle(self.now));
     }
 
-    /// Reads the clock once more in this turn.
-    pub(crate) fn reads_clock(&self) -> Timestamp {
-        self.clock.now()
+    /// When a source took the oldest record of the frame in work; [`Timestamp::MIN`] if nobody knows, as for what a timer gives.
+    pub(crate) const fn taken(&self) -> Timestamp {
+        self.taken
+    }
+
+    /// A frame comes into the chain whose oldest record a source took then.
+    pub(crate) const fn takes_from(&mut self, taken: Timestamp) {
+        self.taken = taken;
     }
 
     /// An operator cannot go on before rows of its state are there: it is that, and no output, that the task waits for.
@@ -323,6 +343,11 @@ pub struct OpenContext {
 }
 
 impl OpenContext {
+    /// Makes the meter of an operator that is a sink.
+    pub fn sink_meter(&self) -> OperatorMeter {
+        self.control.sink_meter(&self.name)
+    }
+
     /// Makes the operator's meter, which counts what goes through it.
     pub fn meter(&self) -> OperatorMeter {
         self.control.operator_meter(&self.name)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::canary::{Canary, planted};
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
-use crate::metrics::{OperatorMeter, OutputMeter, TaskMeter};
+use crate::metrics::{MetricsLevel, OperatorMeter, OutputMeter, TaskMeter};
 use crate::state::MemoryBudget;
 
 /// What the job tells a source task. Barriers and the end then travel in-band.
@@ -54,10 +54,12 @@ struct Shared {
     refused_pulls: AtomicU64,
     /// One per operator and reason; grows only while the subtask is built.
     dropped: Mutex<Vec<DropCounter>>,
+    level: MetricsLevel,
     meter: TaskMeter,
     /// By operator and by channel; both grow only while the subtask is built.
     operators: Mutex<Vec<(Arc<str>, OperatorMeter)>>,
     outputs: Mutex<Vec<(Arc<str>, OutputMeter)>>,
+    sinks: Mutex<Vec<OperatorMeter>>,
 }
 
 /// Why a record is dropped on purpose.
@@ -117,6 +119,12 @@ impl DropCounter {
 }
 
 impl TaskControl {
+    /// Makes one whose subtask counts so much of itself.
+    pub(crate) fn counting(level: MetricsLevel) -> Self {
+        let shared = Shared { level, meter: TaskMeter::new(level), ..Shared::default() };
+        Self { shared: Arc::new(shared), ..Self::default() }
+    }
+
     /// Ends the task at its next turn: its attempt is over. What it holds is dropped.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
@@ -167,14 +175,34 @@ impl TaskControl {
 
     /// Makes an operator's meter.
     pub(crate) fn operator_meter(&self, operator: &str) -> OperatorMeter {
-        let meter = OperatorMeter::default();
+        if self.shared.level == MetricsLevel::Off {
+            return OperatorMeter::default();
+        }
+        let meter = OperatorMeter::counting();
         lock(&self.shared.operators).push((operator.into(), meter.clone()));
         meter
     }
 
+    /// Makes a sink's meter.
+    pub(crate) fn sink_meter(&self, operator: &str) -> OperatorMeter {
+        let meter = self.operator_meter(operator);
+        if meter.is_counting() {
+            lock(&self.shared.sinks).push(meter.clone());
+        }
+        meter
+    }
+
+    /// The meters of the sinks.
+    pub(crate) fn sinks(&self) -> Vec<OperatorMeter> {
+        lock(&self.shared.sinks).clone()
+    }
+
     /// Makes the meter of an output into a channel.
     pub(crate) fn output_meter(&self, channel: Arc<str>) -> OutputMeter {
-        let meter = OutputMeter::default();
+        if self.shared.level == MetricsLevel::Off {
+            return OutputMeter::default();
+        }
+        let meter = OutputMeter::counting();
         lock(&self.shared.outputs).push((channel, meter.clone()));
         meter
     }

@@ -341,6 +341,9 @@ impl<O: Operator> Node<O::In> for Driver<O> {
             }
             Err(mark) => {
                 self.mark = Some(mark);
+                if let Mark::Watermark(time) = mark {
+                    self.meter.reached(time);
+                }
                 if matches!(mark, Mark::Watermark(_) | Mark::ProcessingTime(_) | Mark::Barrier(_)) {
                     self.call(context.epoch(), |operator| operator.on_mark(mark))?;
                     self.firing = true;

@@ -173,7 +173,10 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> EventTime<T, F> {
             inputs.look(splits, |idle_for| idle_after.is_some_and(|after| idle_for >= after));
         }
         self.passing.extend(inputs.coalescer.advance().map(|progress| match progress {
-            Progress::Watermark(time) => Frame::Watermark(time),
+            Progress::Watermark(time) => {
+                self.meter.reached(time);
+                Frame::Watermark(time)
+            }
             Progress::Idle => Frame::Idle,
             Progress::Active => Frame::Active,
         }));

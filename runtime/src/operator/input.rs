@@ -70,6 +70,7 @@ impl<T> Head for InputHead<T> {
             && let Some(now) = context.take_due()
         {
             self.was_time = true;
+            context.takes_from(Timestamp::MIN);
             let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
             return Ok(self.passed(flow, context));
         }
@@ -82,8 +83,12 @@ impl<T> Head for InputHead<T> {
                 Flow::Blocked => Polled::Blocked,
             });
         };
+        let mut taken = Timestamp::MIN;
         match &frame {
-            Frame::Records(records) => self.control.count_records(records.len()),
+            Frame::Records(records) => {
+                self.control.count_records(records.len());
+                taken = self.gate.oldest();
+            }
             Frame::Barrier(barrier) => {
                 self.last = barrier.last;
                 if self.last {
@@ -97,6 +102,7 @@ impl<T> Head for InputHead<T> {
             Frame::End => self.passing = Passing::End,
             _ => {}
         }
+        context.takes_from(taken);
         let flow = self.chain.offer(frame, context)?;
         Ok(self.passed(flow, context))
     }

@@ -32,6 +32,7 @@ impl<T> Node<T> for Output<T> {
         if matches!(frame, Frame::ProcessingTime(_)) {
             return Ok(Flow::Ready);
         }
+        self.router.takes_from(context.taken());
         let sent = self.router.offer(frame)?;
         Ok(self.flow(sent, context))
     }

@@ -8,6 +8,7 @@ use crate::channel::LinkProbe;
 use crate::error::BoxError;
 use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
 use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
+use crate::metrics::MetricsLevel;
 use crate::operator::{
     AnyNode, Head, OpenContext, Origin, Origins, Quarantined, SourceControl, Splits, TaskContext, TaskControl,
     TaskError,
@@ -45,6 +46,8 @@ pub struct AttemptSpec {
     pub share: StoreShare,
     /// The memory that its states may take.
     pub memory: MemoryBudget,
+    /// How much its subtasks count of themselves.
+    pub metrics: MetricsLevel,
     /// Where the readers take their time from; the tasks get it when they are built.
     pub clock: SharedClock,
 }
@@ -130,7 +133,7 @@ impl Plan {
                 let subtask = SubtaskId { task: task.id, index };
                 let seed = TaskSeed {
                     subtask,
-                    control: TaskControl::default(),
+                    control: TaskControl::counting(spec.metrics),
                     source: None,
                     origins: Origins::default(),
                     plan: self.clone(),
@@ -302,7 +305,7 @@ impl TaskSeed {
                 wire.input(links, chain, control.clone()).ok_or_else(|| self.broken())?
             }
         };
-        Ok((head, context))
+        Ok((head, context.ending_in(control.sinks())))
     }
 
     fn broken(&self) -> TaskError {

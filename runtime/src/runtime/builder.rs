@@ -17,7 +17,7 @@ use crate::id::ShardId;
 use crate::job::RestartPolicy;
 #[cfg(feature = "http")]
 use crate::metrics::Metrics;
-use crate::metrics::MetricsHub;
+use crate::metrics::{MetricsHub, MetricsLevel};
 use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::{LogLimits, StartFrom};
@@ -86,6 +86,7 @@ impl RuntimeBuilder {
         self.workers = options.workers.or(self.workers);
         let config = &mut self.config;
         set(&mut config.latency, options.latency_policy);
+        set(&mut config.metrics, options.metrics_level);
         set(&mut config.job.epoch_interval, millis(options.epoch_interval_ms));
         set(&mut config.job.max_epochs_in_flight, options.max_epochs_in_flight);
         set(&mut config.job.epoch_timeout, millis(options.epoch_timeout_ms));
@@ -124,6 +125,12 @@ impl RuntimeBuilder {
     /// How a subtask waits when it has nothing to do. Default [`LatencyPolicy::Adaptive`].
     pub const fn latency_policy(mut self, policy: LatencyPolicy) -> Self {
         self.config.latency = policy;
+        self
+    }
+
+    /// How much the runtime counts of itself. Default [`MetricsLevel::Info`].
+    pub const fn metrics_level(mut self, level: MetricsLevel) -> Self {
+        self.config.metrics = level;
         self
     }
 

@@ -12,34 +12,13 @@ use crate::sink::{Encoder, RowsBuilder, Sink};
 use crate::time::Timestamp;
 
 /// Counts what a sink takes, and how long after their events.
-#[derive(Debug)]
-struct SinkMeter {
-    meter: OperatorMeter,
-    /// Event times of the frame in work; empty where records have none.
-    times: Vec<Timestamp>,
-}
-
-impl SinkMeter {
-    fn new(open: &OpenContext) -> Self {
-        Self { meter: open.meter(), times: Vec::new() }
-    }
-
-    fn takes<T>(&mut self, records: &[Record<T>]) {
-        self.meter.took(records.len());
-        // Either a stream has event times or it has none; a record without one among others counts for nothing.
-        if records.first().is_some_and(|record| record.time > Timestamp::MIN) {
-            self.times.extend(records.iter().map(|record| record.time));
-        }
-    }
-
-    fn took(&mut self, context: &TaskContext) {
-        if self.times.is_empty() {
-            return;
-        }
-        // Once for the frame, behind its last record.
-        let now = context.reads_clock().as_micros();
-        for time in self.times.drain(..).filter(|time| *time > Timestamp::MIN) {
-            self.meter.done_after(u64::try_from(now.saturating_sub(time.as_micros())).unwrap_or(0));
+fn takes<T>(meter: &OperatorMeter, records: &[Record<T>], context: &TaskContext) {
+    meter.took(records.len());
+    // Either a stream has event times or it has none; a record without one among others counts for nothing.
+    if meter.is_counting() && records.first().is_some_and(|record| record.time > Timestamp::MIN) {
+        let now = context.now().as_micros();
+        for time in records.iter().map(|record| record.time).filter(|time| *time > Timestamp::MIN) {
+            meter.done_after(u64::try_from(now.saturating_sub(time.as_micros())).unwrap_or(0));
         }
     }
 }
@@ -47,7 +26,7 @@ impl SinkMeter {
 /// Writes each record at once: level 1.
 pub struct DirectSink<T> {
     name: String,
-    meter: SinkMeter,
+    meter: OperatorMeter,
     sink: Box<dyn Sink<T>>,
 }
 
@@ -60,7 +39,7 @@ impl<T> std::fmt::Debug for DirectSink<T> {
 impl<T> DirectSink<T> {
     /// Wraps an opened sink.
     pub fn new(open: &OpenContext, sink: Box<dyn Sink<T>>) -> Self {
-        Self { name: open.name.clone(), meter: SinkMeter::new(open), sink }
+        Self { name: open.name.clone(), meter: open.sink_meter(), sink }
     }
 }
 
@@ -69,14 +48,16 @@ impl<T: 'static> Node<T> for DirectSink<T> {
         match frame.into_records() {
             Ok(records) => {
                 let Self { name, meter, sink } = self;
-                meter.takes(&records);
+                takes(meter, &records, context);
+                let count = records.len();
                 let write = || records.into_iter().try_for_each(|record| sink.write(record.value));
                 TaskError::catch(name, context.epoch(), write)?;
-                meter.took(context);
+                meter.through(count, context.taken());
             }
             Err(Mark::Barrier(barrier)) => {
                 TaskError::catch(&self.name, context.epoch(), || self.sink.flush(barrier.epoch))?;
             }
+            Err(Mark::Watermark(time)) => self.meter.reached(time),
             Err(_) => {}
         }
         Ok(Flow::Ready)
@@ -86,7 +67,7 @@ impl<T: 'static> Node<T> for DirectSink<T> {
 /// Encodes each record into the outbox of its epoch: level 2.
 pub struct OutboxSink<T> {
     name: String,
-    meter: SinkMeter,
+    meter: OperatorMeter,
     operator: OperatorId,
     encoder: Arc<dyn Encoder<T>>,
     rows: RowsBuilder,
@@ -101,7 +82,7 @@ impl<T> std::fmt::Debug for OutboxSink<T> {
 impl<T> OutboxSink<T> {
     /// Makes a sink with an empty epoch.
     pub fn new(open: &OpenContext, encoder: Arc<dyn Encoder<T>>) -> Self {
-        let (name, meter) = (open.name.clone(), SinkMeter::new(open));
+        let (name, meter) = (open.name.clone(), open.sink_meter());
         Self { name, meter, operator: open.operator, encoder, rows: RowsBuilder::default() }
     }
 }
@@ -111,10 +92,11 @@ impl<T: 'static> Node<T> for OutboxSink<T> {
         match frame.into_records() {
             Ok(records) => {
                 let Self { name, meter, rows, encoder, .. } = self;
-                meter.takes(&records);
+                takes(meter, &records, context);
+                let count = records.len();
                 let mut push = |record: Record<T>| rows.push(|out| encoder.encode(&record.value, out));
                 TaskError::catch(name, context.epoch(), || records.into_iter().try_for_each(&mut push))?;
-                meter.took(context);
+                meter.through(count, context.taken());
             }
             Err(Mark::Barrier(_)) => {
                 let (chunks, rows) = self.rows.take();
@@ -122,6 +104,7 @@ impl<T: 'static> Node<T> for OutboxSink<T> {
                     context.deliver_outbox(OutboxPart { operator: self.operator, chunks, rows });
                 }
             }
+            Err(Mark::Watermark(time)) => self.meter.reached(time),
             Err(_) => {}
         }
         Ok(Flow::Ready)

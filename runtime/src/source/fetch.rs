@@ -112,13 +112,14 @@ impl<T: Send + 'static> Fetcher<T> {
             }
         };
         let (polled, batch) = polled?;
+        let at = self.idle.now();
         let ended = polled == Polled::End;
         if ended {
             split.state = State::Ended;
         }
         if ended || !batch.records.is_empty() {
             self.idle.gave(index);
-            return Some(Fetched::Batch { split: index, batch, ended });
+            return Some(Fetched::Batch { split: index, batch, at, ended });
         }
         if polled == Polled::More {
             self.idle.is_busy(index);
@@ -130,7 +131,7 @@ impl<T: Send + 'static> Fetcher<T> {
             return None;
         }
         self.idle.hands_over(index);
-        Some(Fetched::Batch { split: index, batch, ended })
+        Some(Fetched::Batch { split: index, batch, at, ended })
     }
 }
 

@@ -39,6 +39,8 @@ pub struct SourceHead<T> {
     ahead: VecDeque<Fetched<T>>,
     /// Records of the batch in work that are not in the chain yet, and where it ends.
     batch: Vec<Record<T>>,
+    /// When the reader gave them.
+    taken: Timestamp,
     batch_end: Option<(usize, Position, bool)>,
     chain: Box<dyn Node<T>>,
     control: TaskControl,
@@ -84,6 +86,7 @@ impl<T> SourceHead<T> {
             fetched,
             ahead: VecDeque::new(),
             batch: Vec::new(),
+            taken: Timestamp::MIN,
             batch_end: None,
             chain,
             control,
@@ -131,6 +134,7 @@ impl<T> SourceHead<T> {
                 context.deliver_positions(positions);
             }
             self.passing = Some(mark);
+            context.takes_from(Timestamp::MIN);
             let flow = self.chain.offer(mark.frame(), context)?;
             polled = self.passed(flow, context);
         }
@@ -196,7 +200,8 @@ impl<T> SourceHead<T> {
             None => self.fetched.try_recv(),
         };
         match fetched {
-            Ok(Fetched::Batch { split, batch, ended }) => {
+            Ok(Fetched::Batch { split, batch, at, ended }) => {
+                self.taken = at;
                 self.idleness.took(split);
                 self.batch = batch.records;
                 // Who assigns event times has to tell the splits apart.
@@ -222,6 +227,7 @@ impl<T> SourceHead<T> {
             let records = std::mem::replace(&mut self.batch, rest);
             self.control.count_records(records.len());
             self.meter.gave(records.len());
+            context.takes_from(self.taken);
             let flow = self.chain.offer(Frame::Records(records), context)?;
             if flow == Flow::Blocked {
                 return Ok(Polled::Blocked);

@@ -83,6 +83,11 @@ pub struct IdleWatch {
 }
 
 impl IdleWatch {
+    /// The time.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// A reader gave a batch, which is about to be handed over.
     pub(super) fn gave(&mut self, split: usize) {
         self.hands_over(split);

@@ -103,6 +103,8 @@ pub enum Fetched<T> {
         split: usize,
         /// The records.
         batch: Batch<T>,
+        /// When the reader gave them.
+        at: Timestamp,
         /// Whether the split ends there.
         ended: bool,
     },

@@ -59,6 +59,7 @@ impl JobActor {
             key_groups: self.config.key_groups,
             share: self.crew.share.clone(),
             memory,
+            metrics: self.config.metrics,
             clock: self.clock.clone(),
         };
         let (plan, job) = (self.plan.clone(), context.address());

@@ -103,7 +103,7 @@ impl Bench {
     fn batch(&self, split: usize, values: &[i64], ended: bool) {
         let records = values.iter().map(|value| Record::new(*value)).collect();
         let batch = Batch { records, end: Position::from_u64(values.len() as u64) };
-        self.batches.try_send(Fetched::Batch { split, batch, ended }).unwrap();
+        self.batches.try_send(Fetched::Batch { split, batch, at: Timestamp::MIN, ended }).unwrap();
     }
 
     fn saved(&mut self) -> Vec<(String, Vec<Timestamp>)> {

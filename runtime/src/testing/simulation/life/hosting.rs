@@ -10,6 +10,7 @@ use super::{Halt, Life, Sender, SimFailure, SimRead, SimReader, SimTask, text};
 use crate::fault::{CrashPoint, Faults, SharedFaults};
 use crate::id::{Attempt, OperatorId, ShardId};
 use crate::job::{CommitterAnswer, CommitterOrder, CommitterStep, JobEvent, JobOrder};
+use crate::metrics::MetricsLevel;
 use crate::operator::{Effect, Quarantined, SourceCommand, SourceControl, TaskError};
 use crate::plan::AttemptSpec;
 use crate::sink::{DeliveryAnswer, DeliveryOrder, DeliveryStep};
@@ -259,6 +260,7 @@ impl Life<'_> {
             key_groups: self.config.key_groups,
             share: self.share.clone(),
             memory: self.memory.clone(),
+            metrics: MetricsLevel::Info,
             clock: Arc::new(self.world.clock.clone()),
         };
         let failed = |error: String| Halt::Failure(SimFailure::Failed { error });

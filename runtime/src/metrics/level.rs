@@ -1,0 +1,15 @@
+//! How much is counted.
+
+use serde::{Deserialize, Serialize};
+
+/// How much a runtime counts of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MetricsLevel {
+    /// Nothing per frame: only what a job does as a whole, its state, restarts and checkpoints, and how full its channels are.
+    Off,
+    /// Besides: records, frames, time and latency of operators.
+    #[default]
+    Info,
+}
