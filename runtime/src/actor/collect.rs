@@ -228,6 +228,9 @@ impl AttemptCollector {
         for dropped in control.dropped() {
             let reason = match dropped.reason {
                 DropReason::Late => "late",
+                DropReason::LateInPart => "late_in_part",
+                DropReason::NoWindow => "no_window",
+                DropReason::Duplicate => "duplicate",
                 DropReason::UnreadSide => "unread_side",
                 DropReason::Skipped => "skipped",
                 DropReason::Quarantined => "quarantined",

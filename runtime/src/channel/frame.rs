@@ -134,7 +134,12 @@ mod tests {
     use crate::id::{Epoch, ExecutionMode};
 
     fn barrier(epoch: u64) -> Frame<u8> {
-        Frame::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false })
+        Frame::Barrier(Barrier {
+            epoch: Epoch::new(epoch),
+            next_mode: ExecutionMode::Continuous,
+            last: false,
+            had_data: false,
+        })
     }
 
     fn records() -> Frame<u8> {

@@ -147,7 +147,8 @@ mod tests {
         let (mut left, left_end) = link(8, &bell, &bell);
         let (mut right, right_end) = link(8, &bell, &bell);
         let mut gate = Gate::new(vec![left_end, right_end]);
-        let barrier = Barrier { epoch: Epoch::new(1), next_mode: ExecutionMode::Continuous, last: false };
+        let barrier =
+            Barrier { epoch: Epoch::new(1), next_mode: ExecutionMode::Continuous, last: false, had_data: false };
 
         left.send_mark(Mark::Barrier(barrier)).unwrap();
         left.send_records(&mut vec![Record::new("left, epoch 2")]).unwrap();

@@ -258,7 +258,12 @@ mod tests {
     }
 
     fn barrier(epoch: u64) -> Mark {
-        Mark::Barrier(Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false })
+        Mark::Barrier(Barrier {
+            epoch: Epoch::new(epoch),
+            next_mode: ExecutionMode::Continuous,
+            last: false,
+            had_data: false,
+        })
     }
 
     #[test]

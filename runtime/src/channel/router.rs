@@ -257,8 +257,12 @@ mod tests {
         let groups = KeyGroups::default();
         let hash: HashFrame<u32> = Arc::new(|records| records.iter_mut().for_each(|record| record.hash = record.value));
         let mut router = Router::new(Routing::Hash { hash, groups }, links);
-        let barrier =
-            Mark::Barrier(Barrier { epoch: Epoch::new(1), next_mode: ExecutionMode::Continuous, last: false });
+        let barrier = Mark::Barrier(Barrier {
+            epoch: Epoch::new(1),
+            next_mode: ExecutionMode::Continuous,
+            last: false,
+            had_data: false,
+        });
 
         let mut seen: Vec<Vec<Frame<u32>>> = vec![Vec::new(); 3];
         let mut sent = router.offer(Frame::Records((0..900).step_by(4).map(Record::new).collect())).unwrap();

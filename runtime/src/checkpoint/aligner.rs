@@ -66,7 +66,7 @@ impl Aligner {
                 }
                 return Err(Misaligned { input, got: barrier.epoch, expected: pending.epoch });
             }
-            _ => self.pending = Some(barrier),
+            pending => self.pending = Some(pending.map_or(barrier, |pending| barrier.joined(pending))),
         }
         self.set(input, Input::Held);
         Ok(self.release())
@@ -113,7 +113,7 @@ mod tests {
     use crate::id::ExecutionMode;
 
     fn barrier(epoch: u64) -> Barrier {
-        Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false }
+        Barrier { epoch: Epoch::new(epoch), next_mode: ExecutionMode::Continuous, last: false, had_data: false }
     }
 
     #[test]
@@ -123,6 +123,18 @@ mod tests {
         assert!(!aligner.may_read(0) && aligner.may_read(1));
         assert_eq!(aligner.on_barrier(1, barrier(1)), Ok(Some(barrier(1))));
         assert!(aligner.may_read(0) && aligner.may_read(1) && !aligner.is_aligning());
+    }
+
+    #[test]
+    fn an_epoch_had_data_where_any_input_had_some() {
+        let full = |epoch| Barrier { had_data: true, ..barrier(epoch) };
+        for (left, right, joined) in
+            [(full(1), barrier(1), full(1)), (barrier(1), full(1), full(1)), (barrier(1), barrier(1), barrier(1))]
+        {
+            let mut aligner = Aligner::new(2);
+            assert_eq!(aligner.on_barrier(0, left), Ok(None));
+            assert_eq!(aligner.on_barrier(1, right), Ok(Some(joined)));
+        }
     }
 
     #[test]

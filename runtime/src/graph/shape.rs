@@ -17,6 +17,8 @@ pub enum Shape {
     Aggregation {
         /// Its groups belong to a piece of event time, so that a watermark makes them final.
         timed: bool,
+        /// It may send a group again that it sent before, although the mode is append: its user asked for early results.
+        revises: bool,
     },
     /// Groups records by key and session.
     SessionAggregation {
@@ -106,11 +108,16 @@ impl Graph {
         let refuse = |code, reason: &str| Some((code, reason.to_owned()));
         let own = match shape {
             Shape::Free => None,
-            Shape::Aggregation { timed: by_time } if mode == OutputMode::Append && !(by_time && timed) => {
+            Shape::Aggregation { timed: by_time, .. } if mode == OutputMode::Append && !(by_time && timed) => {
                 let reason = "append sends a group once it is final, and without a watermark on what it is grouped by it never is; \
                               assign event times and group by a window, or use update or complete";
                 refuse("E-MODE-01", reason)
             }
+            Shape::Aggregation { revises: true, .. } if mode == OutputMode::Append => refuse(
+                "E-TRG-05",
+                "append never changes a row that it sent, and this trigger sends a window more than once; use update, or let the trigger \
+                 be discarding",
+            ),
             Shape::SessionAggregation { keyed: false } => {
                 refuse("E-WIN-05", "a session window needs another grouping key on a stream; call `key_by` first")
             }

@@ -68,6 +68,12 @@ struct Shared {
 pub enum DropReason {
     /// Its event time was not above the operator's watermark.
     Late,
+    /// Some of its windows had been closed; it is in the others.
+    LateInPart,
+    /// It belongs to no window: it has no event time, or a session gap of zero.
+    NoWindow,
+    /// One with the same key had come before.
+    Duplicate,
     /// It went to a side output that nothing reads.
     UnreadSide,
     /// User code returned an error for it, and it was to be skipped.
@@ -80,6 +86,9 @@ impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Late => "late",
+            Self::LateInPart => "late for some windows",
+            Self::NoWindow => "in no window",
+            Self::Duplicate => "duplicate",
             Self::UnreadSide => "unread side output",
             Self::Skipped => "skipped",
             Self::Quarantined => "quarantined",

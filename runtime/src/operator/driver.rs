@@ -136,6 +136,8 @@ pub struct Driver<O: Operator> {
     mark: Option<Mark>,
     /// The operator heard of the mark and is not through with it.
     firing: bool,
+    /// Records went on since the last barrier.
+    has_sent: bool,
     waiting: Option<Waiting>,
     /// Only ever set by a planted bug.
     freeze_late: Option<Epoch>,
@@ -163,6 +165,7 @@ impl<O: Operator> Driver<O> {
             out: Vec::new(),
             mark: None,
             firing: false,
+            has_sent: false,
             waiting: None,
             freeze_late: None,
             ahead_of_need: None,
@@ -211,6 +214,7 @@ impl<O: Operator> Driver<O> {
             }
             if !self.out.is_empty() {
                 let frame = std::mem::take(&mut self.out);
+                self.has_sent = true;
                 if pulled == Pulled::More {
                     self.out.reserve(FRAME_RECORDS);
                 }
@@ -311,7 +315,10 @@ impl<O: Operator> Driver<O> {
     }
 
     fn pass_mark(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
-        let Some(mark) = self.mark.take() else { return Ok(Flow::Ready) };
+        let Some(mut mark) = self.mark.take() else { return Ok(Flow::Ready) };
+        if let Mark::Barrier(barrier) = &mut mark {
+            barrier.had_data |= std::mem::take(&mut self.has_sent);
+        }
         if let Mark::Barrier(barrier) = mark
             && let Some(state) = self.operator.state()
         {

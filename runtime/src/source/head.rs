@@ -126,9 +126,10 @@ impl<T> SourceHead<T> {
     fn pass_due(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
         let mut polled = Polled::Worked;
         while polled == Polled::Worked
-            && let Some(mark) = self.due.pop_front()
+            && let Some(mut mark) = self.due.pop_front()
         {
-            if matches!(mark, Mark::Barrier(_)) {
+            if let Mark::Barrier(barrier) = &mut mark {
+                barrier.had_data |= self.splits.iter().any(|split| split.changed);
                 context.begin_part();
                 let positions = self.positions(context);
                 context.deliver_positions(positions);

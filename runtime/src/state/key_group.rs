@@ -11,11 +11,13 @@ use std::borrow::Borrow;
 use std::num::NonZeroU16;
 use std::ops::Range;
 
+mod optional;
+
 /// Something that records are keyed by.
 ///
 /// A key has canonical bytes, by which it is placed and stored: strings and byte vectors are their own raw bytes, integers
 /// are big-endian in their own width, `bool` is one byte, `char` is its code point in four, tuples are their fields, each
-/// behind its length. Two keys are equal exactly when their bytes are. `usize` and `isize` are no keys since their width
+/// behind its length, `None` is nothing and `Some` a 1 and the key. Two keys are equal exactly when their bytes are. `usize` and `isize` are no keys since their width
 /// depends on the machine, nor are floats, since `-0.0 == 0.0` and NaN differs from itself while their bytes say otherwise.
 ///
 /// # Examples
@@ -34,8 +36,8 @@ use std::ops::Range;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the key of a stream",
     label = "not a stream key",
-    note = "keys are integers of a fixed width (u8 to u128, i8 to i128), `bool`, `char`, `String`, `Vec<u8>` and tuples of two \
-            to four of these",
+    note = "keys are integers of a fixed width (u8 to u128, i8 to i128), `bool`, `char`, `String`, `Vec<u8>`, `Option` \
+            and tuples of two to four of these",
     note = "floats are not keys: NaN is not equal to itself and -0.0 equals 0.0; key by an integer, for example by thousandths",
     note = "`usize` is not a key: its width depends on the machine; use `u64`. For a `&str` use `key_by_ref`, or `String`",
     note = "implement `StreamKey` and `StreamKeyRef` for a type of your own; its bytes are an on-disk format"

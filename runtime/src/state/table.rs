@@ -28,6 +28,7 @@ mod error;
 mod residency;
 mod tombstones;
 mod undo;
+mod whole;
 
 use self::encoding::{Mean, Written, copy_on_write};
 pub use self::error::{LoadError, StateError, UnknownState};

@@ -29,8 +29,8 @@ use crate::time::Timestamp;
 /// The results of a [`check`].
 #[derive(Clone, Debug)]
 pub struct ScriptSink<T> {
-    outside: Outside,
-    record: PhantomData<fn(T)>,
+    pub(super) outside: Outside,
+    pub(super) record: PhantomData<fn(T)>,
 }
 
 struct Packed;

@@ -2,6 +2,7 @@
 //! runs the shipped machines on one seeded thread and crashes them at every step.
 
 mod clock;
+mod drains;
 mod harness;
 mod observe;
 mod script;
@@ -11,6 +12,7 @@ mod sim_world;
 mod simulation;
 
 pub use self::clock::ManualClock;
+pub use self::drains::{Drains, check_drains};
 pub use self::harness::{HarnessFailure, ScriptSink, check, check_at, check_steps};
 pub use self::observe::{ObserveOf, Observed};
 pub use self::script::{ScriptSource, Step};

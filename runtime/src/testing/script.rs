@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::BoxError;
@@ -23,18 +24,22 @@ pub struct ScriptSource<T> {
     pub(super) cuts: Arc<BTreeSet<usize>>,
     /// Polls of a new reader that find nothing, so that all other subtasks have said what they have to say.
     pub(super) warm_up: u32,
+    /// Set when a reader that has handed out all of its life is asked again.
+    pub(super) used_up: Arc<AtomicBool>,
 }
 
 // Not derived: the records are shared.
 impl<T> Clone for ScriptSource<T> {
     fn clone(&self) -> Self {
-        Self { records: Arc::clone(&self.records), cuts: Arc::clone(&self.cuts), ..*self }
+        let (records, cuts) = (Arc::clone(&self.records), Arc::clone(&self.cuts));
+        Self { records, cuts, used_up: Arc::clone(&self.used_up), ..*self }
     }
 }
 
 impl<T> Default for ScriptSource<T> {
     fn default() -> Self {
-        Self { records: Arc::default(), batch: 1, per_life: usize::MAX, cuts: Arc::default(), warm_up: 0 }
+        let (records, cuts) = (Arc::default(), Arc::default());
+        Self { records, batch: 1, per_life: usize::MAX, cuts, warm_up: 0, used_up: Arc::default() }
     }
 }
 
@@ -66,6 +71,9 @@ impl<T: Clone + Send + Sync + 'static> Reader<T> for ScriptReader<T> {
         if self.warm_up > 0 {
             self.warm_up -= 1;
             return Ok(Polled::Idle);
+        }
+        if self.left == 0 {
+            self.source.used_up.store(true, Ordering::Relaxed);
         }
         let to_cut = self.source.cuts.range(self.next..).next().map_or(usize::MAX, |cut| cut + 1 - self.next);
         let count = self.source.batch.min(limit).min(self.left).min(records.len() - self.next).min(to_cut);

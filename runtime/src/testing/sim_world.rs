@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::error::BoxError;
+use crate::id::Epoch;
 use crate::position::{Position, SplitId};
 use crate::record::Record;
 use crate::sink::{Encoder, EpochBatch, IntoSink, SinkContext, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink};
@@ -84,6 +85,8 @@ pub struct Outside {
 struct Inner {
     token: Token,
     rows: Vec<Vec<u8>>,
+    /// The epoch of each row.
+    epochs: Vec<Epoch>,
     applied: u64,
     connectors: u64,
 }
@@ -92,6 +95,12 @@ impl Outside {
     /// All rows, in the order of their arrival.
     pub fn rows(&self) -> Vec<Vec<u8>> {
         self.lock().rows.clone()
+    }
+
+    /// All rows with their epochs, in the order of their arrival.
+    pub fn rows_of_epochs(&self) -> Vec<(Epoch, Vec<u8>)> {
+        let outside = self.lock();
+        outside.epochs.iter().copied().zip(outside.rows.iter().cloned()).collect()
     }
 
     /// How many batches were taken.
@@ -141,6 +150,7 @@ impl TokenSink for SimConnector {
             return Err(SinkError::plain(SinkErrorKind::Unknown, "the connection broke before the commit"));
         }
         outside.rows.extend(batch.rows().map(|row| row.bytes.to_vec()));
+        outside.epochs.extend(batch.rows().map(|row| row.epoch));
         outside.token = Token { next: batch.last().next() };
         outside.applied += 1;
         if fault == Some(2) {

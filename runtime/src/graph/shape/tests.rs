@@ -81,8 +81,9 @@ fn codes(mode: OutputMode, timed: bool, shapes: &[Shape]) -> Vec<&'static str> {
 
 const MODES: [OutputMode; 3] = [OutputMode::Append, OutputMode::Update, OutputMode::Complete];
 const OK: &str = "";
-const BY_KEY: Shape = Shape::Aggregation { timed: false };
-const BY_WINDOW: Shape = Shape::Aggregation { timed: true };
+const BY_KEY: Shape = Shape::Aggregation { timed: false, revises: false };
+const BY_WINDOW: Shape = Shape::Aggregation { timed: true, revises: false };
+const EARLY: Shape = Shape::Aggregation { timed: true, revises: true };
 const SESSION: Shape = Shape::SessionAggregation { keyed: true };
 const DISTINCT: Shape = Shape::Deduplication { within_watermark: false };
 const WITHIN: Shape = Shape::Deduplication { within_watermark: true };
@@ -108,6 +109,7 @@ fn every_shape_says_which_modes_it_knows() {
         (true, &[BY_KEY], ["E-MODE-01", OK, OK]),
         (true, &[BY_WINDOW], [OK, OK, OK]),
         (false, &[BY_WINDOW], ["E-MODE-01", OK, OK]),
+        (true, &[EARLY], ["E-TRG-05", OK, OK]),
         (true, &[SESSION], [OK, "E-MODE-03", OK]),
         (false, &[SESSION], ["E-MODE-01", "E-MODE-03", OK]),
         (true, &[Shape::SessionAggregation { keyed: false }], ["E-WIN-05"; 3]),

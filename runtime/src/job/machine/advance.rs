@@ -136,7 +136,8 @@ impl JobMachine {
         self.skipped = false;
         self.coordinator.begin(epoch, now);
         self.tallying.barrier(epoch, now);
-        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last: ends != Ends::Epoch };
+        let last = ends != Ends::Epoch;
+        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last, had_data: false };
         self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, ends }));
         self.barrier_at = now.saturating_add(self.config.epoch_interval);
         self.orders.push(JobOrder::WakeAt(self.barrier_at));

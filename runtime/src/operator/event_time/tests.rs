@@ -120,8 +120,12 @@ fn bounded(millis: u64) -> WatermarkStrategy<i64> {
 }
 
 const FINAL: Frame<i64> = Frame::Watermark(Timestamp::MAX);
-const BARRIER: Frame<i64> =
-    Frame::Barrier(Barrier { epoch: Epoch::GENESIS, next_mode: ExecutionMode::Continuous, last: false });
+const BARRIER: Frame<i64> = Frame::Barrier(Barrier {
+    epoch: Epoch::GENESIS,
+    next_mode: ExecutionMode::Continuous,
+    last: false,
+    had_data: false,
+});
 
 #[test]
 fn the_minimum_over_the_splits_goes_out_behind_the_records_that_raised_it() {

@@ -95,7 +95,8 @@ impl Bench {
     }
 
     fn barrier(&mut self, ends: Ends) -> Vec<String> {
-        let barrier = Barrier { epoch: self.context.epoch(), next_mode: ExecutionMode::Continuous, last: false };
+        let barrier =
+            Barrier { epoch: self.context.epoch(), next_mode: ExecutionMode::Continuous, last: false, had_data: false };
         self.source.command(SourceCommand::Barrier { barrier, ends });
         self.turns()
     }

@@ -1,7 +1,7 @@
 //! One named state, bound to the current key; with a time to live, if it has one.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,6 +37,10 @@ pub(super) trait Part {
     fn is_complete(&self) -> bool;
     /// Takes note that a key is needed.
     fn want(&self, hash: u32, key: &PackedKey);
+    /// Takes note that all keys of a group are needed.
+    fn want_group(&self, group: u16);
+    /// Appends the keys of a group that have a value, as far as they are in memory.
+    fn keys_of(&self, group: u16, keys: &mut BTreeSet<PackedKey>);
     fn is_missing(&self) -> bool;
     /// Appends the looks for what is missing and says how many they are.
     fn look(&self, looks: &mut Vec<Look>) -> usize;
@@ -320,6 +324,14 @@ where
         if self.ttl.get().is_some() && table.is_missing() {
             self.leased.borrow_mut().push((hash, key.clone()));
         }
+    }
+
+    fn want_group(&self, group: u16) {
+        self.table.borrow_mut().want_group(group);
+    }
+
+    fn keys_of(&self, group: u16, keys: &mut BTreeSet<PackedKey>) {
+        keys.extend(self.table.borrow().keys_of(group).cloned());
     }
 
     fn is_missing(&self) -> bool {

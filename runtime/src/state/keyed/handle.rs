@@ -195,6 +195,11 @@ impl<K: StreamKey, V: StateValue> Map<K, V> {
         MapIter { map: self, last: None }
     }
 
+    /// Returns the entries behind a key, which need not be there, in the order of their keys' bytes.
+    pub fn iter_after(&self, key: &K::Borrowed) -> MapIter<'_, K, V> {
+        MapIter { map: self, last: Some(self.element(key)) }
+    }
+
     /// Returns the keys, in the order of their bytes.
     pub fn keys(&self) -> impl Iterator<Item = K> {
         self.iter().map(|(key, _)| key)

@@ -22,6 +22,7 @@ use crate::time::Timestamp;
 use crate::timer::TimerKind;
 
 mod declare;
+mod walk;
 
 pub use self::declare::KeyedSetup;
 

@@ -4,6 +4,7 @@
 //! time, from the rows that a fold makes for that; up to its horizon the queue knows all of them.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -384,6 +385,14 @@ impl Part for KeyTimers {
 
     fn want(&self, hash: u32, key: &PackedKey) {
         self.table.borrow_mut().want(hash, key);
+    }
+
+    fn want_group(&self, group: u16) {
+        self.table.borrow_mut().want_group(group);
+    }
+
+    fn keys_of(&self, group: u16, keys: &mut BTreeSet<PackedKey>) {
+        keys.extend(self.table.borrow().keys_of(group).cloned());
     }
 
     fn is_missing(&self) -> bool {

@@ -14,7 +14,7 @@
 
 use hashbrown::HashTable;
 
-use super::{Content, Entry, EntryKey, Form, LoadError, Slot, Stamp, Table, rehash, spread};
+use super::{Content, EntryKey, Form, LoadError, Slot, Stamp, Table, rehash};
 use crate::canary::{Canary, planted};
 use crate::id::Epoch;
 use crate::state::budget::BudgetShare;
@@ -44,6 +44,9 @@ pub(super) struct Residency<K> {
     asked: Vec<(u32, K)>,
     /// `folded_through` when they were asked for.
     asked_at: Epoch,
+    /// A group that is needed whole, and one that is being read whole, with its evictions then.
+    pub(super) wanted_group: Option<usize>,
+    pub(super) asked_group: Option<(usize, u64)>,
     /// The page that is being read unasked.
     warming: Option<Warming>,
     budget: BudgetShare,
@@ -84,6 +87,8 @@ impl<K> Residency<K> {
             wanted: Vec::new(),
             asked: Vec::new(),
             asked_at: Epoch::GENESIS,
+            wanted_group: None,
+            asked_group: None,
             warming: None,
             budget,
             keys: 0,
@@ -93,7 +98,12 @@ impl<K> Residency<K> {
         }
     }
 
-    fn is_complete(&self, index: usize) -> bool {
+    /// How often something of a group was evicted.
+    pub(super) fn evictions(&self, index: usize) -> u64 {
+        self.groups.get(index).map_or(0, |group| group.evictions)
+    }
+
+    pub(super) fn is_complete(&self, index: usize) -> bool {
         self.groups.get(index).is_none_or(|group| group.complete)
     }
 
@@ -106,7 +116,7 @@ impl<K> Residency<K> {
         }
     }
 
-    fn completed(&mut self, index: usize) {
+    pub(super) fn completed(&mut self, index: usize) {
         let Some(group) = self.groups.get_mut(index) else { return };
         if !std::mem::replace(&mut group.complete, true) {
             self.incomplete -= 1;
@@ -135,7 +145,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
 
     /// Says whether keys that are needed have to be read first.
     pub fn is_missing(&self) -> bool {
-        !self.residency.wanted.is_empty()
+        !self.residency.wanted.is_empty() || self.residency.wanted_group.is_some()
     }
 
     /// Appends the looks for all that is missing and says how many they are; [`Table::take_in`] gets what they find.
@@ -158,7 +168,9 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
                 Look::Scan { from, to, limit: usize::MAX }
             });
         }
-        let count = wanted.len();
+        let group = self.look_for_group();
+        let count = wanted.len() + usize::from(group.is_some());
+        looks.extend(group);
         self.setup.share.counters().read(count as u64);
         self.residency.asked = wanted;
         self.residency.asked_at = self.setup.share.folded_through();
@@ -171,11 +183,12 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     /// [`LoadError`] when a row is not what this state writes.
     pub fn take_in(&mut self, found: &[Found]) -> Result<(), LoadError> {
         let asked = std::mem::take(&mut self.residency.asked);
+        let group = found.get(asked.len());
         for ((hash, key), found) in asked.into_iter().zip(found) {
             let content = self.content_of(found.rows.iter())?;
             self.put_read(hash, key, content);
         }
-        Ok(())
+        group.map_or(Ok(()), |found| self.take_in_group(found))
     }
 
     /// Returns the look for rows that nobody has asked for yet, if there is room for them and none is under way.
@@ -222,22 +235,10 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             warming.from = Some(begin.to_vec());
             rows = rows.get(..whole).unwrap_or_default();
         }
-        let state = self.setup.state;
-        while let Some((first, _)) = rows.first() {
-            let end = key_end(first).ok_or(LoadError::Key { state })?;
-            let begin = first.get(..end).unwrap_or_default();
-            let count = rows.partition_point(|(key, _)| key.starts_with(begin));
-            let (of_key, rest) = rows.split_at(count.max(1));
-            rows = rest;
-            let parsed = EntryKey::parse(first.get(4..).unwrap_or_default()).ok_or(LoadError::Key { state })?;
-            let key = K::read_key(parsed.key).ok_or(LoadError::Key { state })?;
-            let content = self.content_of(of_key.iter())?;
-            let hash = key.borrow().key_hash(&mut Vec::new());
-            self.put_read(hash, key, content);
-        }
-        let evictions = self.residency.groups.get(warming.index).map_or(0, |group| group.evictions);
+        self.put_rows(rows)?;
         if !found.more {
-            if evictions == warming.evictions || planted(Canary::CompleteDespiteEviction) {
+            if self.residency.evictions(warming.index) == warming.evictions || planted(Canary::CompleteDespiteEviction)
+            {
                 self.residency.completed(warming.index);
                 self.setup.share.counters().completed();
             }
@@ -292,7 +293,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     /// The last epoch whose changes are in the rows, and in those that are on their way too: what changed later must stay.
     pub(super) fn may_leave_through(&self) -> Epoch {
         let mut through = self.setup.share.folded_through();
-        if !self.residency.asked.is_empty() {
+        if !self.residency.asked.is_empty() || self.residency.asked_group.is_some() {
             through = through.min(self.residency.asked_at);
         }
         let under_way = self.residency.warming.as_ref().filter(|warming| warming.under_way);
@@ -355,7 +356,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     }
 
     /// The beginning of the keys of all rows of a group.
-    fn prefix(&self, index: usize) -> Vec<u8> {
+    pub(super) fn prefix(&self, index: usize) -> Vec<u8> {
         let mut key = self.setup.operator.number().to_be_bytes().to_vec();
         key.extend_from_slice(&self.setup.state.to_be_bytes());
         key.extend_from_slice(&super::group_at(&self.setup, index).to_be_bytes());
@@ -363,7 +364,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     }
 
     /// What the rows of one key say.
-    fn content_of<'a>(&self, rows: impl Iterator<Item = &'a (Vec<u8>, Vec<u8>)>) -> Result<C, LoadError> {
+    pub(super) fn content_of<'a>(&self, rows: impl Iterator<Item = &'a (Vec<u8>, Vec<u8>)>) -> Result<C, LoadError> {
         let state = self.setup.state;
         let mut content = C::default();
         for (row, value) in rows {
@@ -375,27 +376,6 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             (cell.value, cell.stamp) = (Some(value), Stamp::clean(self.epoch));
         }
         Ok(content)
-    }
-
-    /// Puts a key there as its rows have it, unless it is there already. One without rows is known to be absent then.
-    fn put_read(&mut self, hash: u32, key: K, content: C) {
-        let index = self.index(hash);
-        let Some(map) = self.maps.get_mut(index) else { return };
-        match map.entry(spread(hash), |slot| slot.key == key, rehash) {
-            Entry::Vacant(vacant) => {
-                self.residency.keys += 1;
-                self.residency.cells += content.count();
-                vacant.insert(Slot { key, content });
-            }
-            Entry::Occupied(mut occupied) => {
-                let known = &mut occupied.get_mut().content;
-                if known.is_partial() {
-                    let before = known.count();
-                    known.complete(content);
-                    self.residency.cells += known.count() - before;
-                }
-            }
-        }
     }
 }
 
@@ -413,14 +393,14 @@ fn age<C: Content>(content: &C, folded_through: Epoch) -> Option<u64> {
 }
 
 /// Where the key ends in the key of a row, and its element begins; nothing for a damaged one.
-fn key_end(row: &[u8]) -> Option<usize> {
+pub(super) fn key_end(row: &[u8]) -> Option<usize> {
     let length = row.get(8..12)?.try_into().ok().map(u32::from_be_bytes)?;
     let end = 12 + length as usize;
     (end <= row.len()).then_some(end)
 }
 
 /// The first key behind all that begin with `prefix`.
-fn successor(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn successor(prefix: &[u8]) -> Vec<u8> {
     let mut key = prefix.to_vec();
     while let Some(last) = key.pop() {
         if last < u8::MAX {

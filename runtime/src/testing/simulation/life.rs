@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -101,6 +102,9 @@ pub(super) struct Life<'a> {
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
     over: Option<Result<Ended, JobError>>,
+    /// How long the life is to go on, once that time begins; and when it is to be stopped in good order.
+    stop_after: Option<Duration>,
+    stop_at: Option<Timestamp>,
 }
 
 /// Why a life ended before its job.
@@ -169,17 +173,26 @@ impl<'a> Life<'a> {
             mail: BTreeMap::new(),
             timers: BTreeSet::new(),
             over: None,
+            stop_after: None,
+            stop_at: None,
         }
     }
 
     /// Lets the seed pick who does something, until the job is over or the life ends.
     pub(super) fn run(mut self) -> Result<Result<Ended, JobError>, Halt> {
         self.carry_out()?;
-        let started = self.world.clock.now();
-        let mut stop_at = self.config.stop_after.map(|after| started.saturating_add(after));
+        self.stop_after = self.config.stop_after;
+        if let Some(when) = &self.config.stop_when {
+            // The life before may have been asked to stop and gone on setting it.
+            when.store(false, Ordering::Relaxed);
+        }
         loop {
-            if let Some(at) = stop_at.filter(|at| *at <= self.world.clock.now()) {
-                stop_at = None;
+            let now = self.world.clock.now();
+            let begins = self.config.stop_when.as_ref().is_none_or(|when| when.swap(false, Ordering::Relaxed));
+            if begins && let Some(after) = self.stop_after.take() {
+                self.stop_at = Some(now.saturating_add(after));
+            }
+            if let Some(at) = self.stop_at.take_if(|at| *at <= now) {
                 let deadline = at.saturating_add(Duration::from_secs(3600));
                 self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });
             }
@@ -275,7 +288,9 @@ impl<'a> Life<'a> {
         actors.extend(self.mail.keys().filter(|sender| self.may_speak(**sender)).map(|sender| Actor::Message(*sender)));
         let due = self.timers.first().is_some_and(|at| *at <= now);
         let only_readers = actors.iter().all(|actor| matches!(actor, Actor::Reader(_)));
-        if due || (only_readers && self.next_time().is_some()) {
+        // Until the script has said its word no time passes that nothing needs: an epoch would be closed by it.
+        let waits = self.config.stop_when.is_some() && self.stop_after.is_some();
+        if due || (only_readers && !waits && self.next_time().is_some()) {
             actors.push(Actor::Time);
         }
         if actors.is_empty() {
@@ -301,7 +316,16 @@ impl<'a> Life<'a> {
         let tasks = self.tasks.iter().filter(|task| !task.asleep && !task.runnable);
         let alarms = tasks.filter_map(|task| task.machine.as_ref()?.wakes_at());
         let rows = self.reads.iter().map(|read| read.at.max(now));
-        self.timers.first().copied().into_iter().chain(committer).chain(deliveries).chain(alarms).chain(rows).min()
+        self.timers
+            .first()
+            .copied()
+            .into_iter()
+            .chain(committer)
+            .chain(deliveries)
+            .chain(alarms)
+            .chain(rows)
+            .chain(self.stop_at)
+            .min()
     }
 
     fn pass_time(&mut self) -> Result<(), Halt> {

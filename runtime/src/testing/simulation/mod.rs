@@ -12,6 +12,7 @@ mod life;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -63,6 +64,8 @@ pub struct SimConfig {
     pub begins: Timestamp,
     /// Stops every life in good order after this time, and starts the next, until the input is used up.
     pub stop_after: Option<Duration>,
+    /// Lets that time begin only once somebody has set this in the life. Nothing: with the life.
+    pub stop_when: Option<Arc<AtomicBool>>,
 }
 
 impl SimReport {
@@ -120,6 +123,7 @@ impl SimConfig {
             full_disks: 0,
             begins: BEGINS,
             stop_after: None,
+            stop_when: None,
         }
     }
 }
