@@ -106,14 +106,16 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     }
 
     /// Sends late records of the operator that follows to a side output instead of dropping them; read it with
-    /// [`Stream::side`]. Only `process` has late records: those whose event time is not above the operator's watermark.
+    /// [`Stream::side`]. `process` and `drop_duplicates` and its like have late records, those whose event time is not above the operator's
+    /// watermark, and windows have: see [`WindowedStream::late_to`](crate::window::WindowedStream::late_to).
     #[must_use]
     pub fn late_to(mut self, tag: &OutputTag<T>) -> Self {
         self.late = LateRecords::Side(tag.clone());
         self
     }
 
-    /// Lets the operator that follows take late records like any other. Timers that it registers at their times fire at once.
+    /// Lets the operator that follows take late records like any other. Timers that it registers at their times fire at once. Not for
+    /// windows, which have [`allowed_lateness`](crate::window::WindowedStream::allowed_lateness).
     #[must_use]
     pub fn accept_late(mut self) -> Self {
         self.late = LateRecords::Accept;
@@ -122,7 +124,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
 
     /// Skips records for which the operator that follows returns an error, instead of failing the attempt. Nothing of such a
     /// record remains: what it emitted is dropped, its changes of state and timers are taken back. It is counted, see
-    /// [`Dropped`](millstream_runtime::operator::Dropped). Only for `process`, and only for records: a timer that fails, or state
+    /// [`Dropped`](millstream_runtime::operator::Dropped). Only for `process` and aggregates, and only for records: a timer that fails, or state
     /// that cannot be read or written, fails the attempt all the same, and so does a panic.
     #[must_use]
     pub fn skip_errors(mut self) -> Self {

@@ -7,20 +7,27 @@
 //! Closures are `Fn`, not `FnMut`, and what they capture is configuration: every subtask and every attempt after a failure
 //! begins with a fresh copy, so what must survive goes through state (`fold`, `reduce`).
 
+pub mod aggregate;
+mod cube;
+mod dedup;
 mod failing;
 mod keyed;
 mod keyed_stream;
 mod pipeline;
 pub mod prelude;
+#[cfg(test)]
+mod scenario;
 mod side;
 pub mod state;
 mod stateless;
 mod stream;
+pub mod window;
 
-pub use millstream_runtime::operator::OutputTag;
+pub use millstream_runtime::operator::{OutputMode, OutputTag};
 pub use millstream_runtime::timer::TimerKind;
 pub use millstream_runtime::watermark::WatermarkStrategy;
 
+pub use self::cube::{CubeKey, CubedStream, CubedWindows};
 pub use self::keyed::{CoProcess, Connected, KeyedProcess, OpenContext, ProcessContext};
 pub use self::keyed_stream::KeyedStream;
 pub use self::pipeline::Pipeline;

@@ -1,7 +1,11 @@
 //! Everything that a pipeline's description needs.
 
+pub use crate::aggregate::{Aggregate, ApproxDistinct, Avg, CollectList, Count, Max, Min, Sum, TopK, Variance};
 pub use crate::state::{List, Map, Value, Versioned};
+pub use crate::window::{
+    CountWindow, Global, Session, Sliding, TimeWindow, Trigger, Tumbling, Windowed, WindowedStream,
+};
 pub use crate::{
-    CoProcess, KeyedProcess, KeyedStream, OpenContext, OutputTag, Pipeline, ProcessContext, Stream, TimerKind,
-    WatermarkStrategy,
+    CoProcess, KeyedProcess, KeyedStream, OpenContext, OutputMode, OutputTag, Pipeline, ProcessContext, Stream,
+    TimerKind, WatermarkStrategy,
 };

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::operator::{Emitted, OutputTag, SideDecl};
+use millstream_runtime::operator::{DropCounter, DropReason, Emitted, OutputMode, OutputTag, SideDecl};
 use millstream_runtime::record::Record;
 use millstream_runtime::state::key_group::StreamKey;
 use millstream_runtime::state::keyed::{KeyTimers, KeyedError, KeyedState, List, Map, Value};
-use millstream_runtime::state::{StateValue, Versioned};
+use millstream_runtime::state::{PackedKey, StateValue, Versioned};
 use millstream_runtime::time::Timestamp;
 use millstream_runtime::timer::TimerKind;
 
@@ -19,6 +19,7 @@ use crate::side::{AnyRecord, number_of};
 /// `open` is called once while the pipeline is described, so that mistakes are found early and the store can number the states, and
 /// once per subtask and attempt. It has to declare the same every time.
 pub struct OpenContext<'a> {
+    output_mode: OutputMode,
     keyed: &'a mut KeyedState,
     sides: &'a mut Vec<SideDecl>,
 }
@@ -30,8 +31,13 @@ impl fmt::Debug for OpenContext<'_> {
 }
 
 impl<'a> OpenContext<'a> {
-    pub(super) const fn new(keyed: &'a mut KeyedState, sides: &'a mut Vec<SideDecl>) -> Self {
-        Self { keyed, sides }
+    pub(super) const fn new(output_mode: OutputMode, keyed: &'a mut KeyedState, sides: &'a mut Vec<SideDecl>) -> Self {
+        Self { output_mode, keyed, sides }
+    }
+
+    /// The output mode of the pipeline; while it is described, `Append`. What is declared must not depend on it.
+    pub const fn output_mode(&self) -> OutputMode {
+        self.output_mode
     }
 
     /// Declares one value per key, kept under `name`.
@@ -117,13 +123,29 @@ pub(super) fn declare_side(sides: &mut Vec<SideDecl>, side: SideDecl) -> Result<
 /// What has been emitted and not yet sent.
 pub(super) type Outbox<T> = VecDeque<Record<Emitted<T>>>;
 
+/// The counters of what an operator drops.
+#[derive(Debug)]
+pub(crate) struct Drops(pub(super) Vec<(DropReason, DropCounter)>);
+
+impl Drops {
+    /// Counts a record. A reason that the operator does not know of is a bug; nothing is counted then.
+    pub(crate) fn count(&self, reason: DropReason) {
+        let found = self.0.iter().find(|(known, _)| *known == reason);
+        debug_assert!(found.is_some(), "the operator drops records and does not say that it may: {reason}");
+        if let Some((_, counter)) = found {
+            counter.count(1);
+        }
+    }
+}
+
 /// What an operator reaches while it works on a record or a timer.
 pub struct ProcessContext<'a, Out> {
-    pub(super) keyed: &'a KeyedState,
-    pub(super) sides: &'a [SideDecl],
-    pub(super) out: &'a mut Outbox<Out>,
-    pub(super) time: Timestamp,
-    pub(super) watermark: Option<Timestamp>,
+    pub(crate) keyed: &'a KeyedState,
+    pub(crate) sides: &'a [SideDecl],
+    pub(crate) out: &'a mut Outbox<Out>,
+    pub(crate) drops: &'a Drops,
+    pub(crate) time: Timestamp,
+    pub(crate) watermark: Option<Timestamp>,
     pub(super) firing: Option<TimerKind>,
     /// A tag that was emitted to and not declared.
     pub(super) stranger: Option<String>,
@@ -165,6 +187,11 @@ impl<Out> ProcessContext<'_, Out> {
     pub fn key<K: StreamKey>(&self) -> Result<K, BoxError> {
         let name = std::any::type_name::<K>();
         self.keyed.key().ok_or_else(|| format!("the key of this stream is not a {name}").into())
+    }
+
+    /// The current key's bytes.
+    pub(crate) fn packed_key(&self) -> Result<PackedKey, BoxError> {
+        self.keyed.packed_key().ok_or_else(|| "there is no current key: a bug".into())
     }
 
     /// The event time of the record or event-time timer in work; [`Timestamp::MIN`] for a record without one and for

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use millstream_runtime::canary::{Canary, planted};
 use millstream_runtime::channel::Mark;
 use millstream_runtime::error::{BoxError, guarded};
-use millstream_runtime::graph::{BuildError, OperatorOf, VertexKind};
+use millstream_runtime::graph::{BuildError, OperatorOf, OperatorVertex, Shape, VertexKind};
 use millstream_runtime::operator::{
-    self, DropCounter, DropReason, Emitted, Fired, FrameInput, Operator, Prepared, SideDecl,
+    self, DropReason, Emitted, Fired, FrameInput, Operator, OutputMode, Prepared, SideDecl,
 };
 use millstream_runtime::record::Record;
 use millstream_runtime::state::OperatorState;
@@ -22,18 +22,19 @@ use millstream_runtime::time::{SharedClock, Timestamp};
 use millstream_runtime::timer::TimerKind;
 
 use crate::failing::{Mishap, Warden};
-use crate::keyed::context::{OpenContext, Outbox, ProcessContext, declare_side};
+use crate::keyed::context::{Drops, OpenContext, Outbox, ProcessContext, declare_side};
+use crate::keyed::walk::{EpochEnd, Step, Visit, Walk, Walker};
 use crate::side::{AnyRecord, Leaving, MainOnly, WithSides};
 
 /// What becomes of a late record.
-pub(super) enum Late<T> {
+pub(crate) enum Late<T> {
     Drop,
     Side(u16, AnyRecord),
     Accept(T),
 }
 
 impl<T> Late<T> {
-    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Late<U> {
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Late<U> {
         match self {
             Self::Drop => Late::Drop,
             Self::Side(side, record) => Late::Side(side, record),
@@ -42,12 +43,35 @@ impl<T> Late<T> {
     }
 }
 
+/// How a record stands to the operator's event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is worked on.
+    InTime,
+    /// It is worked on, and counted, since some of it is late.
+    LateInPart,
+    /// It is late: [`Logic::late`] says what becomes of it.
+    Late,
+    /// There is no place for it: it is dropped and counted.
+    Nowhere,
+}
+
 /// A user's operator, whatever the number of its inputs. Cloned afresh for every subtask and attempt.
-pub(super) trait Logic: Clone + Send + Sync + 'static {
+pub(crate) trait Logic: Clone + Send + Sync + 'static {
     type Key: StreamKey;
     type In: Send + 'static;
     type Out: Send + 'static;
     type State: 'static;
+
+    /// What it is to the rules of output modes.
+    fn shape(&self) -> Shape {
+        Shape::Free
+    }
+
+    /// Why it may drop records.
+    fn drop_reasons(&self) -> &'static [DropReason] {
+        &[DropReason::Late]
+    }
 
     fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Self::State, BoxError>;
 
@@ -69,6 +93,19 @@ pub(super) trait Logic: Clone + Send + Sync + 'static {
     /// Makes the record's key the current one.
     fn enter(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
 
+    /// How a record stands; called right before [`Logic::on_record`].
+    #[inline]
+    fn standing(
+        &mut self,
+        record: &Self::In,
+        (time, hash): (Timestamp, u32),
+        state: &Self::State,
+        keyed: &KeyedState,
+    ) -> Standing {
+        let _ = (record, state);
+        if keyed.is_late(hash, time) { Standing::Late } else { Standing::InTime }
+    }
+
     fn late(&self, record: Self::In, sides: &[SideDecl]) -> Late<Self::In>;
 
     fn on_record(
@@ -84,6 +121,18 @@ pub(super) trait Logic: Clone + Send + Sync + 'static {
         state: &mut Self::State,
         ctx: &mut ProcessContext<'_, Self::Out>,
     ) -> Result<(), BoxError>;
+
+    /// Says which keys have something to send at the end of an epoch.
+    fn at_epoch_end(&mut self, end: EpochEnd, state: &Self::State, keyed: &KeyedState) -> Walk {
+        let _ = (end, state, keyed);
+        Walk::Nothing
+    }
+
+    /// Sends some of what the current key has for the end of an epoch.
+    fn visit(&mut self, state: &mut Self::State, ctx: &mut ProcessContext<'_, Self::Out>) -> Result<Visit, BoxError> {
+        let _ = (state, ctx);
+        Ok(Visit::Done)
+    }
 }
 
 /// The mark that is being handled.
@@ -92,17 +141,19 @@ enum Firing {
     Nothing,
     Watermark(Timestamp),
     ProcessingTime,
+    EpochEnd,
 }
 
 /// The operator of one subtask.
-pub(super) struct Engine<L: Logic, W> {
+pub(crate) struct Engine<L: Logic, W> {
     logic: L,
     state: L::State,
     keyed: KeyedState,
     sides: Vec<SideDecl>,
     out: Outbox<L::Out>,
     firing: Firing,
-    late: DropCounter,
+    walker: Walker,
+    drops: Drops,
     warden: Warden,
     clock: SharedClock,
     leaving: PhantomData<fn() -> W>,
@@ -115,37 +166,47 @@ impl<L: Logic, W> fmt::Debug for Engine<L, W> {
 }
 
 /// Opens a user's operator on some state.
-fn open<L: Logic>(logic: &L, setup: KeyedSetup) -> Result<(L::State, KeyedState, Vec<SideDecl>), BoxError> {
+fn open<L: Logic>(
+    logic: &L,
+    setup: KeyedSetup,
+    mode: OutputMode,
+) -> Result<(L::State, KeyedState, Vec<SideDecl>), BoxError> {
     let mut keyed = KeyedState::new::<L::Key>(setup);
     let mut sides = Vec::new();
-    let state = logic.open(&mut OpenContext::new(&mut keyed, &mut sides))?;
+    let state = logic.open(&mut OpenContext::new(mode, &mut keyed, &mut sides))?;
     logic.own_sides().into_iter().try_for_each(|side| declare_side(&mut sides, side))?;
     keyed.load()?;
     Ok((state, keyed, sides))
 }
 
 /// Makes the vertex of a user's operator. What its `open` refuses is a mistake in the pipeline's description.
-pub(super) fn vertex<L: Logic>(label: &str, logic: L) -> Result<VertexKind, BoxError> {
-    let (_, keyed, sides) = open(&logic, KeyedSetup::describe())?;
-    let states = keyed.declared().to_vec();
+pub(crate) fn vertex<L: Logic>(label: &str, logic: L) -> Result<VertexKind, BoxError> {
+    Ok(VertexKind::Operator(operator(label, logic)?))
+}
+
+/// As [`vertex`], for one that something is put in front of.
+pub(crate) fn operator<L: Logic>(label: &str, logic: L) -> Result<Arc<dyn OperatorVertex>, BoxError> {
+    let (_, keyed, sides) = open(&logic, KeyedSetup::describe(), OutputMode::default())?;
+    let (states, shape) = (keyed.declared().to_vec(), logic.shape());
     if sides.is_empty() {
         let make = move |open: &operator::OpenContext| Engine::<L, MainOnly>::open(open, &logic);
-        return Ok(VertexKind::Operator(Arc::new(OperatorOf::stateful(label, states, make))));
+        return Ok(Arc::new(OperatorOf::stateful(label, states, make).with_shape(shape)));
     }
     let make = move |open: &operator::OpenContext| Engine::<L, WithSides>::open(open, &logic);
-    let operator = OperatorOf::stateful(label, states, make).with_sides::<L::Out>(sides);
-    Ok(VertexKind::Operator(Arc::new(operator)))
+    Ok(Arc::new(OperatorOf::stateful(label, states, make).with_shape(shape).with_sides::<L::Out>(sides)))
 }
 
 /// The mistake of an operator that cannot be opened.
-pub(super) fn mistake(name: &str, at: &'static std::panic::Location<'static>, error: &BoxError) -> BuildError {
+pub(crate) fn mistake(name: &str, at: &'static std::panic::Location<'static>, error: &BoxError) -> BuildError {
     BuildError::Open { operator: name.to_owned(), at: BuildError::place(at), error: error.to_string() }
 }
 
 impl<L: Logic, W> Engine<L, W> {
     fn open(context: &operator::OpenContext, logic: &L) -> Result<Self, BoxError> {
         let logic = logic.clone();
-        let (state, keyed, sides) = open(&logic, context.keyed())?;
+        let (state, keyed, sides) = open(&logic, context.keyed(), context.output_mode)?;
+        let counter = |reason: &DropReason| (*reason, context.control.drop_counter(&context.name, *reason));
+        let drops = Drops(logic.drop_reasons().iter().map(counter).collect());
         Ok(Self {
             logic,
             state,
@@ -153,7 +214,8 @@ impl<L: Logic, W> Engine<L, W> {
             sides,
             out: Outbox::new(),
             firing: Firing::Nothing,
-            late: context.control.drop_counter(&context.name, DropReason::Late),
+            walker: Walker::default(),
+            drops,
             warden: Warden::new(context),
             clock: Arc::clone(&context.clock),
             leaving: PhantomData,
@@ -168,8 +230,8 @@ impl<L: Logic, W> Engine<L, W> {
         call: impl FnOnce(&mut L, &mut L::State, &mut ProcessContext<'_, L::Out>) -> Result<(), BoxError>,
     ) -> Result<Result<(), BoxError>, BoxError> {
         let watermark = self.event_time();
-        let Self { logic, state, keyed, sides, out, .. } = self;
-        let mut context = ProcessContext { keyed, sides, out, time, watermark, firing, stranger: None };
+        let Self { logic, state, keyed, sides, out, drops, .. } = self;
+        let mut context = ProcessContext { keyed, sides, out, drops, time, watermark, firing, stranger: None };
         let returned = call(logic, state, &mut context);
         if let Some(tag) = context.stranger {
             let text =
@@ -181,20 +243,28 @@ impl<L: Logic, W> Engine<L, W> {
     }
 
     fn on_record(&mut self, Record { value, time, hash }: Record<L::In>) -> Result<(), BoxError> {
-        let value = if self.keyed.is_late(hash, time) {
-            match self.logic.late(value, &self.sides) {
+        let standing = self.logic.standing(&value, (time, hash), &self.state, &self.keyed);
+        let value = match standing {
+            Standing::InTime => value,
+            Standing::LateInPart => {
+                self.drops.count(DropReason::LateInPart);
+                value
+            }
+            Standing::Nowhere => {
+                self.drops.count(DropReason::NoWindow);
+                return Ok(());
+            }
+            Standing::Late => match self.logic.late(value, &self.sides) {
                 Late::Accept(value) => value,
                 Late::Side(side, value) => {
                     self.out.push_back(Record { value: Emitted::Side(side, value), time, hash });
                     return Ok(());
                 }
                 Late::Drop => {
-                    self.late.count(1);
+                    self.drops.count(DropReason::Late);
                     return Ok(());
                 }
-            }
-        } else {
-            value
+            },
         };
         if self.warden.is_quarantined(time, |out| self.logic.identify(&value, out))? {
             let kept_away = self.logic.kept_away(value, &self.sides);
@@ -244,6 +314,22 @@ impl<L: Logic, W> Engine<L, W> {
         self.call(time, Some(timer.kind), |logic, state, context| logic.on_timer(timer.time, state, context))??;
         self.keyed.fired(timer);
         self.keyed.take_error().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Visits the next key that has something to send at the end of an epoch.
+    fn walk(&mut self) -> Result<Step, BoxError> {
+        let step = self.walker.step(&mut self.keyed);
+        if step == Step::Visit {
+            let mut visit = Visit::Done;
+            self.call(Timestamp::MIN, None, |logic, state, context| {
+                visit = logic.visit(state, context)?;
+                Ok(())
+            })??;
+            if visit == Visit::Done {
+                self.walker.leave(&mut self.keyed);
+            }
+        }
+        Ok(step)
     }
 
     /// A timer that the last call registered in the past.
@@ -321,6 +407,11 @@ impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
         self.firing = match mark {
             Mark::Watermark(watermark) => Firing::Watermark(watermark),
             Mark::ProcessingTime(_) => Firing::ProcessingTime,
+            Mark::Barrier(barrier) => {
+                let end = EpochEnd { had_data: barrier.had_data, last: barrier.last };
+                self.walker = Walker::new(self.logic.at_epoch_end(end, &self.state, &self.keyed), &self.keyed);
+                Firing::EpochEnd
+            }
             _ => return Ok(()),
         };
         self.keyed.set_now(self.clock.now());
@@ -332,8 +423,17 @@ impl<L: Logic, W: Leaving<L::Out>> Operator for Engine<L, W> {
             if let Some(record) = self.leave() {
                 return Ok(Fired::Record(record));
             }
-            if self.firing == Firing::Nothing {
-                return Ok(Fired::Done);
+            match self.firing {
+                Firing::Nothing => return Ok(Fired::Done),
+                Firing::EpochEnd => match self.walk()? {
+                    Step::Visit => continue,
+                    Step::Missing => return Ok(Fired::Missing),
+                    Step::Over => {
+                        self.firing = Firing::Nothing;
+                        return Ok(Fired::Done);
+                    }
+                },
+                Firing::Watermark(_) | Firing::ProcessingTime => {}
             }
             // The late threshold comes before all: it may be in the rows.
             if self.keyed.is_missing() {

@@ -3,13 +3,15 @@
 mod aggregate;
 mod co_process;
 mod context;
-mod engine;
+pub(crate) mod engine;
 mod key_by;
 mod process;
 mod update;
+pub(crate) mod walk;
 
 pub use self::co_process::{CoProcess, Connected};
 pub use self::context::{OpenContext, ProcessContext};
+pub(crate) use self::engine::{Late, Logic};
 pub use self::process::KeyedProcess;
 
 #[cfg(test)]

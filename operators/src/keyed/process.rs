@@ -197,7 +197,7 @@ impl<P: KeyedProcess> Logic for OneInput<P> {
 
 impl<T: Send + 'static> LateRecords<T> {
     /// The side output that they go to.
-    pub(super) fn side(&self) -> Option<SideDecl> {
+    pub(crate) fn side(&self) -> Option<SideDecl> {
         match self {
             Self::Side(tag) => Some(SideDecl::new(tag)),
             _ => None,
@@ -205,7 +205,7 @@ impl<T: Send + 'static> LateRecords<T> {
     }
 
     /// What becomes of one.
-    pub(super) fn decide(&self, record: T, sides: &[SideDecl]) -> Late<T> {
+    pub(crate) fn decide(&self, record: T, sides: &[SideDecl]) -> Late<T> {
         match self {
             Self::Accept => Late::Accept(record),
             Self::Drop => Late::Drop,
