@@ -72,6 +72,10 @@ canaries! {
     TimerFiredTwice = "timer-fired-twice",
     /// Late records are dropped without a word.
     LateDroppedUncounted = "late-dropped-uncounted",
+    /// A window is closed by the watermark of the input that is ahead, not of the one that is behind.
+    WrongWatermark = "wrong-watermark",
+    /// A record is accepted after its window was closed.
+    LateAccepted = "late-accepted",
     /// A snapshot is taken behind the first records of the next epoch.
     SnapshotAfterNextRecord = "snapshot-after-next-record",
 }

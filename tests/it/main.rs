@@ -33,6 +33,7 @@ mod memory;
 #[cfg(feature = "prometheus")]
 mod metrics;
 mod panics;
+mod reference;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod refusals;
 mod retail;
@@ -46,3 +47,4 @@ mod tailing;
 mod threads;
 #[cfg(feature = "rocksdb")]
 mod watched;
+mod windows;

@@ -1,5 +1,6 @@
 //! The pane of a key and window: its records as an accumulator, from the first of them until nothing can come any more.
 
+use millstream_runtime::canary::{Canary, planted};
 use millstream_runtime::error::BoxError;
 use millstream_runtime::state::StateValue;
 use millstream_runtime::state::key_group::StreamKey;
@@ -50,7 +51,8 @@ where
 
     pub(super) fn is_late(&self, window: &TimeWindow, hash: u32, keyed: &KeyedState) -> bool {
         let bound = self.cleanup(window);
-        (bound <= EPOCH && !self.settings.before_1970) || keyed.is_late(hash, bound)
+        let is_late = (bound <= EPOCH && !self.settings.before_1970) || keyed.is_late(hash, bound);
+        is_late && !planted(Canary::LateAccepted)
     }
 
     /// Sends what a pane has come to.

@@ -5,6 +5,7 @@
 mod event_time;
 mod processed;
 mod topology;
+mod windowed;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -24,10 +25,11 @@ use rand_chacha::ChaCha8Rng;
 
 use self::processed::Processed;
 use self::topology::Topology;
+use self::windowed::InWindows;
 
 /// How often each crash point, each fold step and a depth of two must be met in a full sweep.
 const ENOUGH: u64 = 100;
-/// Keys of a pipeline of users' operators, at most.
+/// Keys of a pipeline of users' operators, or of windows, at most.
 const PROCESSED_KEYS: u64 = 20;
 /// A sweep of this many seeds must meet them.
 const FULL_SWEEP: u64 = 20_000;
@@ -81,11 +83,14 @@ fn config(seed: u64, keys: u64) -> SimConfig {
     }
 }
 
-/// Runs a seed and compares it with its twin; every third seed has a second pipeline, of users' operators.
+/// Runs a seed and compares it with its twin. Every third seed has a second pipeline, of users' operators, and another third one of windows.
 fn run(seed: u64) -> Result<SimReport, String> {
     let mut report = run_built_in(seed)?;
     if seed % 3 == 2 {
         report.add(&run_processed(seed)?);
+    }
+    if seed % 3 == 1 {
+        report.add(&run_windowed(seed)?);
     }
     Ok(report)
 }
@@ -118,6 +123,21 @@ fn run_processed(seed: u64) -> Result<SimReport, String> {
     let calm = simulate(&calm, &|| twin.graph(&expected)).map_err(|failure| format!("the twin: {failure}"))?;
     twin.verify(&calm, &expected).map_err(|text| format!("the twin: {text} of {twin:?}"))?;
     compare_all(&outsides, &expected).map_err(|text| format!("{text} of {processed:?}"))?;
+    Ok(report)
+}
+
+/// Windows need no twin: what must come of them is computed.
+fn run_windowed(seed: u64) -> Result<SimReport, String> {
+    let config = config(seed, PROCESSED_KEYS);
+    let (windowed, outsides) = InWindows::draw(seed, 0.05);
+    let report =
+        simulate(&config, &|| windowed.graph(&outsides)).map_err(|failure| format!("{failure} of {windowed:?}"))?;
+    windowed.verify(&outsides).map_err(|text| format!("{text} of {windowed:?}"))?;
+    let (calm, outsides) = InWindows::draw(seed, 0.0);
+    let config = SimConfig { parallelism: config.parallelism, ..SimConfig::calm(seed) };
+    let calm_report = simulate(&config, &|| calm.graph(&outsides)).map_err(|failure| format!("calm: {failure}"))?;
+    let verified = calm.verify(&outsides).and_then(|()| calm.verify_dropped(&calm_report));
+    verified.map_err(|text| format!("calm: {text} of {calm:?}"))?;
     Ok(report)
 }
 
@@ -164,7 +184,7 @@ impl Sums {
     }
 
     /// What a sweep must have met besides the crash points, and how often it did.
-    fn met(&self) -> [(&'static str, u64); 11] {
+    fn met(&self) -> [(&'static str, u64); 13] {
         let SimReport { depth_two, late_loops, rescales, lazy_reads, failed_reads, hung_ends, .. } = self.all;
         let SimReport { evicted_keys, evicted_tombstones, completed_groups, .. } = self.all;
         let dropped = |reason| self.all.dropped.get(&reason).copied().unwrap_or(0);
@@ -180,6 +200,8 @@ impl Sums {
             ("key groups read whole", completed_groups),
             ("records skipped", dropped(DropReason::Skipped)),
             ("records in quarantine", dropped(DropReason::Quarantined)),
+            ("records late for some windows", dropped(DropReason::LateInPart)),
+            ("duplicates", dropped(DropReason::Duplicate)),
         ]
     }
 }
