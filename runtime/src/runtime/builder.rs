@@ -269,7 +269,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Serves `/metrics` at this address and port, for Prometheus, as long as the runtime lives. Default: listens nowhere.
+    /// Serves `/metrics`, for Prometheus, `/healthz` and `/readyz` at this address and port, as long as the runtime lives. Default:
+    /// listens nowhere.
     ///
     /// Use `127.0.0.1:9464` unless others in the network are to read it: there is neither a password nor encryption. Port 0 is one
     /// that is free; [`Runtime::http_address`] says which.

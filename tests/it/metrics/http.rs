@@ -58,6 +58,36 @@ fn a_scrape_finds_what_the_jobs_count() {
 }
 
 #[test]
+fn a_runtime_is_ready_while_its_pipelines_run() {
+    let (runtime, address) = serving("127.0.0.1:0");
+    assert_eq!(get(address, "/healthz").0, "HTTP/1.1 200 OK");
+    assert_eq!(get(address, "/readyz").0, "HTTP/1.1 200 OK", "nothing is to run");
+    let (pipeline, feed, collected) = words("words");
+    let job = runtime.start(pipeline).unwrap();
+    feed.send("a".to_owned()).unwrap();
+    collected.wait_for(1).unwrap();
+    assert_eq!(get(address, "/readyz").0, "HTTP/1.1 200 OK");
+    job.stop_blocking(LONG).unwrap();
+    assert_eq!(get(address, "/readyz").0, "HTTP/1.1 200 OK", "stopped in order");
+}
+
+#[test]
+fn a_runtime_is_not_ready_behind_a_failure() {
+    let builder = Runtime::builder().workers(1).restart(RestartPolicy::never());
+    let runtime = builder.http("127.0.0.1:0").build().unwrap();
+    let address = runtime.http_address().unwrap();
+    let pipeline = Pipeline::new("p").parallelism(1);
+    // As a panic, without the message on the terminal.
+    let fails = |_: &u64| {
+        std::panic::resume_unwind(Box::new("planned"));
+    };
+    pipeline.source("numbers", IterSource::new(vec![1_u64])).inspect(fails).sink("out", Blackhole::new());
+    runtime.start(pipeline).unwrap().join().unwrap_err();
+    let (status, _, body) = get(address, "/readyz");
+    assert_eq!((status.as_str(), body.as_str()), ("HTTP/1.1 503 Service Unavailable", "p is failed\n"));
+}
+
+#[test]
 fn nonsense_is_refused_and_the_next_one_is_answered() {
     let (_runtime, address) = serving("127.0.0.1:0");
     assert_eq!(get(address, "/").0, "HTTP/1.1 404 Not Found");
