@@ -22,6 +22,7 @@ pub mod foreach;
 pub mod generator;
 pub mod iter;
 mod newest;
+mod only_split;
 mod pace;
 pub mod rate;
 pub mod socket;

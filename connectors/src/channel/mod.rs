@@ -13,4 +13,4 @@ pub use self::feed::{Feed, FeedError, TryFeedError, feed};
 pub use self::for_each::{ForEach, for_each, try_for_each};
 pub use self::receipt::{NotDurable, Receipt};
 pub use self::sink::{ChannelEmpty, ChannelReceiver, ChannelSink, channel_sink};
-pub use self::source::{FeedReplaced, FeedSource};
+pub use self::source::FeedSource;

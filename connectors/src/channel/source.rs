@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use millstream_runtime::channel::{QueueReceiver, QueueRecvError};
@@ -12,9 +12,10 @@ use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Sou
 
 use super::feed::Fed;
 use super::receipt::{NotDurable, Settle};
+use crate::newest::Newest;
+use crate::only_split::OnlySplit;
 
-/// The only split.
-const SPLIT: &str = "feed";
+const SPLIT: OnlySplit = OnlySplit("feed");
 /// How long a poll waits for a record.
 const WAIT: Duration = Duration::from_millis(50);
 /// The same while receipts are open: the commit that settles them is heard between polls, so a poll must not be what
@@ -27,23 +28,14 @@ pub struct FeedSource<T> {
     intake: Arc<Intake<T>>,
 }
 
-/// A reader of a feed was replaced by that of a newer attempt and takes no more. Nobody sees this but a zombie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a newer attempt reads this feed now")]
-pub struct FeedReplaced;
-
 /// What all readers of a feed share, over all attempts.
 pub(super) struct Intake<T> {
     gone: Arc<AtomicBool>,
-    // Held by a poll while it waits. Opening a reader waits for that, at most 50 ms, so that an older reader cannot
-    // take a record which the newer one has no number for.
-    state: Mutex<State<T>>,
+    state: Newest<State<T>>,
 }
 
 struct State<T> {
     receiver: QueueReceiver<Fed<T>>,
-    /// Counts the readers; only the newest may take records.
-    reader: u64,
     /// Number of the last record that was taken.
     taken: u64,
     /// Receipts of taken records that no epoch has committed yet, in rising order.
@@ -58,23 +50,20 @@ impl<T> FeedSource<T> {
 
 impl<T> Intake<T> {
     pub(super) fn new(receiver: QueueReceiver<Fed<T>>, gone: Arc<AtomicBool>) -> Self {
-        Self { gone, state: Mutex::new(State { receiver, reader: 0, taken: 0, open: VecDeque::new() }) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { gone, state: Newest::new(State { receiver, taken: 0, open: VecDeque::new() }) }
     }
 }
 
 impl<T> Drop for Intake<T> {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (_, receipt) in state.open.drain(..) {
+        let mut newest = self.state.any();
+        let State { receiver, open, .. } = &mut newest.state;
+        for (_, receipt) in open.drain(..) {
             receipt.settle(Err(NotDurable::Unknown));
         }
         // In this order: a sender that still finds `gone` unset put its record in before, so that it is drained here.
         self.gone.store(true, Ordering::SeqCst);
-        while state.receiver.try_recv().is_ok() {}
+        while receiver.try_recv().is_ok() {}
     }
 }
 
@@ -82,7 +71,7 @@ impl<T: Send + 'static> Source for FeedSource<T> {
     type Out = T;
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
-        Ok(vec![SplitId::new(SPLIT)])
+        Ok(SPLIT.list())
     }
 
     fn declaration(&self) -> SourceDeclaration {
@@ -96,23 +85,22 @@ impl<T: Send + 'static> Source for FeedSource<T> {
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {
-        let from = from.map_or(Some(0), Position::as_u64).filter(|_| split.as_str() == SPLIT);
-        let Some(from) = from else {
+        let Some(from) = SPLIT.start(split, from) else {
             return Err(format!("cannot go on in split {split}: it is no feed's; give the source a new name").into());
         };
-        let mut state = self.intake.state();
+        let (reader, mut newest) = self.intake.state.claim();
+        let state = &mut newest.state;
         state.settle_up_to(from);
         // Whatever else was taken went into epochs that will never be committed.
         state.open.clear();
         state.taken = from;
-        state.reader += 1;
-        Ok(Box::new(FeedReader { intake: Arc::clone(&self.intake), reader: state.reader }))
+        Ok(Box::new(FeedReader { intake: Arc::clone(&self.intake), reader }))
     }
 
     fn committed(&self, at: &[(SplitId, Position)]) {
         for (split, position) in at {
-            if let Some(position) = position.as_u64().filter(|_| split.as_str() == SPLIT) {
-                self.intake.state().settle_up_to(position);
+            if let Some(position) = SPLIT.start(split, Some(position)) {
+                self.intake.state.any().state.settle_up_to(position);
             }
         }
     }
@@ -134,10 +122,8 @@ struct FeedReader<T> {
 
 impl<T: Send> Reader<T> for FeedReader<T> {
     fn poll(&mut self, batch: &mut Batch<T>, limit: usize) -> Result<Polled, BoxError> {
-        let mut state = self.intake.state();
-        if state.reader != self.reader {
-            return Err(Box::new(FeedReplaced));
-        }
+        let mut newest = self.intake.state.get(self.reader)?;
+        let state = &mut newest.state;
         let wait = if state.open.is_empty() { WAIT } else { WAIT_WITH_RECEIPTS };
         let mut next = state.receiver.recv_timeout(wait);
         let mut count = 0;
@@ -182,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::channel::{Feed, FeedError, TryFeedError, feed};
+    use crate::newest::Replaced;
 
     fn open<T: Send + 'static>(source: &FeedSource<T>, from: Option<u64>) -> Box<dyn Reader<T>> {
         source.reader(&source.splits().unwrap()[0], from.map(Position::from_u64).as_ref()).unwrap()
@@ -195,7 +182,7 @@ mod tests {
     }
 
     fn commit<T: Send + 'static>(source: &FeedSource<T>, at: u64) {
-        source.committed(&[(SplitId::new(SPLIT), Position::from_u64(at))]);
+        source.committed(&[(SplitId::new("feed"), Position::from_u64(at))]);
     }
 
     #[test]
@@ -263,7 +250,7 @@ mod tests {
         let mut new = open(&source, Some(1));
         let outcomes: Vec<_> = receipts.iter().map(|receipt| receipt.try_wait()).collect();
         assert_eq!(outcomes, [Some(Ok(())), Some(Err(NotDurable::Lost)), Some(Err(NotDurable::Lost)), None]);
-        assert!(old.poll(&mut Batch::default(), 1).unwrap_err().is::<FeedReplaced>());
+        assert!(old.poll(&mut Batch::default(), 1).unwrap_err().is::<Replaced>());
         assert_eq!(poll(&mut new, 9), (vec![3], 2, Polled::More));
         commit(&source, 2);
         assert_eq!(receipts[3].try_wait(), Some(Ok(())));
@@ -325,6 +312,6 @@ mod tests {
         let (_feed, source) = feed::<u8>(1);
         assert!(source.reader(&SplitId::new("p0"), None).is_err());
         let position = Position::from_bytes(vec![1, 2]).unwrap();
-        assert!(source.reader(&SplitId::new(SPLIT), Some(&position)).is_err());
+        assert!(source.reader(&SplitId::new("feed"), Some(&position)).is_err());
     }
 }

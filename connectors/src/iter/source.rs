@@ -7,8 +7,9 @@ use millstream_runtime::error::BoxError;
 use millstream_runtime::record::Record;
 use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Source, SourceDeclaration, SplitId};
 
-/// The only split.
-const SPLIT: &str = "iter";
+use crate::only_split::OnlySplit;
+
+const SPLIT: OnlySplit = OnlySplit("iter");
 
 type Items<T> = Box<dyn Iterator<Item = T> + Send>;
 
@@ -90,7 +91,7 @@ impl<T: Send + 'static> Source for IterSource<T> {
     type Out = T;
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
-        Ok(vec![SplitId::new(SPLIT)])
+        Ok(SPLIT.list())
     }
 
     fn declaration(&self) -> SourceDeclaration {
@@ -102,8 +103,7 @@ impl<T: Send + 'static> Source for IterSource<T> {
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {
-        let next = from.map_or(Some(0), Position::as_u64).filter(|_| split.as_str() == SPLIT);
-        let next = next.ok_or_else(|| IterSourceError::Foreign {
+        let next = SPLIT.start(split, from).ok_or_else(|| IterSourceError::Foreign {
             split: split.to_string(),
             position: from.map_or_else(String::new, Position::to_string),
         })?;
@@ -202,7 +202,7 @@ mod tests {
         let error = open(&source, Some(4)).err().unwrap().to_string();
         assert!(error.contains("item 4") && error.contains("same items in the same order"), "{error}");
         let position = Position::from_bytes(vec![1]).unwrap();
-        assert!(source.reader(&SplitId::new(SPLIT), Some(&position)).is_err());
+        assert!(source.reader(&SplitId::new("iter"), Some(&position)).is_err());
         assert!(source.reader(&SplitId::new("feed"), None).is_err());
     }
 }

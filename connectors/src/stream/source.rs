@@ -13,9 +13,9 @@ use millstream_runtime::record::Record;
 use millstream_runtime::source::{Batch, Guarantee, Polled, Position, Reader, Source, SourceDeclaration, SplitId};
 
 use crate::newest::Newest;
+use crate::only_split::OnlySplit;
 
-/// The only split.
-const SPLIT: &str = "stream";
+const SPLIT: OnlySplit = OnlySplit("stream");
 /// How long a poll waits for an item.
 const WAIT: Duration = Duration::from_millis(50);
 
@@ -61,7 +61,7 @@ impl<T: Send + 'static> Source for StreamSource<T> {
     type Out = T;
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
-        Ok(vec![SplitId::new(SPLIT)])
+        Ok(SPLIT.list())
     }
 
     fn declaration(&self) -> SourceDeclaration {
@@ -73,8 +73,7 @@ impl<T: Send + 'static> Source for StreamSource<T> {
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<T>>, BoxError> {
-        let from = from.map_or(Some(0), Position::as_u64).filter(|_| split.as_str() == SPLIT);
-        let Some(from) = from else {
+        let Some(from) = SPLIT.start(split, from) else {
             return Err(format!("cannot go on in split {split}: it is no stream's; give the source a new name").into());
         };
         let (reader, mut intake) = self.intake.claim();
