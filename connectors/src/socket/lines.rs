@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use millstream_runtime::error::BoxError;
 use millstream_runtime::source::{Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
-use millstream_runtime::time::{SharedClock, SystemClock};
+use millstream_runtime::time::SharedClock;
 
 use super::client::{Client, ClientOptions};
 use super::connection::PeerLimits;
 use super::counts::SocketCounter;
 use super::error::SocketError;
-use super::reader::{Shared, SocketReader, check_limits, shared, split, start};
+use super::reader::{Intake, SPLIT, check_limits};
 
 /// Connects to a server and hands out the lines that it sends, each as a `String`; Spark's `socket` source.
 ///
@@ -31,10 +31,7 @@ use super::reader::{Shared, SocketReader, check_limits, shared, split, start};
 #[must_use]
 pub struct SocketLines {
     options: ClientOptions,
-    arrival_times: bool,
-    clock: SharedClock,
-    counter: SocketCounter,
-    client: Arc<Shared<Client>>,
+    intake: Intake<Client>,
 }
 
 impl SocketLines {
@@ -45,10 +42,7 @@ impl SocketLines {
         let give_up_after = Duration::from_secs(60);
         Self {
             options: ClientOptions { address: address.into(), limits, give_up_after, ends_with_peer: false },
-            arrival_times: false,
-            clock: Arc::new(SystemClock::new()),
-            counter: SocketCounter::default(),
-            client: shared(),
+            intake: Intake::default(),
         }
     }
 
@@ -82,19 +76,19 @@ impl SocketLines {
     /// Gives each record the time at which it was read as its event time; Spark's `includeTimestamp`. Default: records
     /// have none.
     pub fn arrival_times(mut self) -> Self {
-        self.arrival_times = true;
+        self.intake.arrival_times = true;
         self
     }
 
-    /// Takes the time from here. Default: [`SystemClock`].
+    /// Takes the time from here. Default: [`SystemClock`](millstream_runtime::time::SystemClock).
     pub fn clock(mut self, clock: SharedClock) -> Self {
-        self.clock = clock;
+        self.intake.clock = clock;
         self
     }
 
     /// Returns a handle on what was taken and dropped.
     pub fn counter(&self) -> SocketCounter {
-        self.counter.clone()
+        self.intake.counter.clone()
     }
 }
 
@@ -110,7 +104,7 @@ impl Source for SocketLines {
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
         check_address(&self.options.address, 1)?;
         check_limits(&self.options.limits)?;
-        Ok(vec![split()])
+        Ok(SPLIT.list())
     }
 
     fn declaration(&self) -> SourceDeclaration {
@@ -122,17 +116,16 @@ impl Source for SocketLines {
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<String>>, BoxError> {
-        let from = start(split, from)?;
-        let (reader, mut shared) = self.client.claim();
-        shared.state.taken = from;
-        let made = || Client::new(self.options.clone(), Arc::clone(&self.clock), self.counter.clone());
-        let client = match &mut shared.state.socket {
-            Some(client) => client,
-            none => none.insert(made().map_err(|source| SocketError::Wait { source })?),
-        };
-        client.begin();
-        let clock = self.arrival_times.then(|| Arc::clone(&self.clock));
-        Ok(SocketReader::boxed(Arc::clone(&self.client), reader, clock))
+        let Intake { clock, counter, .. } = &self.intake;
+        let made = || Client::new(self.options.clone(), Arc::clone(clock), counter.clone());
+        self.intake.reader(split, from, |client| {
+            let client = match client {
+                Some(client) => client,
+                none => none.insert(made().map_err(|source| SocketError::Wait { source })?),
+            };
+            client.begin();
+            Ok(())
+        })
     }
 }
 

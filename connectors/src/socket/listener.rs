@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use millstream_runtime::error::BoxError;
 use millstream_runtime::source::{Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
-use millstream_runtime::time::{SharedClock, SystemClock};
+use millstream_runtime::time::SharedClock;
 
 use super::connection::PeerLimits;
 use super::counts::SocketCounter;
 use super::error::SocketError;
 use super::lines::check_address;
-use super::reader::{Shared, SocketReader, check_limits, shared, split, start};
+use super::reader::{Intake, SPLIT, check_limits};
 use super::server::{Most, Server};
 
 /// Listens, and hands out the lines that its peers send, each as a `String`. Never ends by itself.
@@ -37,10 +37,7 @@ pub struct SocketListener {
     most: usize,
     most_per_address: usize,
     limits: PeerLimits,
-    arrival_times: bool,
-    clock: SharedClock,
-    counter: SocketCounter,
-    server: Arc<Shared<Server>>,
+    intake: Intake<Server>,
 }
 
 /// What is listened at.
@@ -71,10 +68,7 @@ impl SocketListener {
                 idle: Duration::from_secs(60),
                 line_time: Duration::from_secs(10),
             },
-            arrival_times: false,
-            clock: Arc::new(SystemClock::new()),
-            counter: SocketCounter::default(),
-            server: shared(),
+            intake: Intake::default(),
         }
     }
 
@@ -116,19 +110,19 @@ impl SocketListener {
 
     /// Gives each record the time at which it was read as its event time. Default: records have none.
     pub fn arrival_times(mut self) -> Self {
-        self.arrival_times = true;
+        self.intake.arrival_times = true;
         self
     }
 
-    /// Takes the time from here. Default: [`SystemClock`].
+    /// Takes the time from here. Default: [`SystemClock`](millstream_runtime::time::SystemClock).
     pub fn clock(mut self, clock: SharedClock) -> Self {
-        self.clock = clock;
+        self.intake.clock = clock;
         self
     }
 
     /// Returns a handle on what was taken and dropped, and on how many connections there are.
     pub fn counter(&self) -> SocketCounter {
-        self.counter.clone()
+        self.intake.counter.clone()
     }
 
     fn serve(&self) -> Result<Server, SocketError> {
@@ -140,7 +134,7 @@ impl SocketListener {
             Listen::At(address) => (TcpListener::bind(address).map_err(error(address))?, address.clone()),
             Listen::On(listener) => (listener.try_clone().map_err(error("the given listener"))?, String::new()),
         };
-        let (clock, counter) = (Arc::clone(&self.clock), self.counter.clone());
+        let (clock, counter) = (Arc::clone(&self.intake.clock), self.intake.counter.clone());
         let most = Most { connections: self.most, per_address: self.most_per_address };
         Server::new(listener, most, self.limits, clock, counter).map_err(error(&address))
     }
@@ -166,11 +160,11 @@ impl Source for SocketListener {
             }
         }
         // Here, so that an address that is taken fails the start and not the first poll.
-        let mut shared = self.server.any();
-        if shared.state.socket.is_none() {
-            shared.state.socket = Some(self.serve()?);
+        let mut newest = self.intake.newest.any();
+        if newest.state.socket.is_none() {
+            newest.state.socket = Some(self.serve()?);
         }
-        Ok(vec![split()])
+        Ok(SPLIT.list())
     }
 
     fn declaration(&self) -> SourceDeclaration {
@@ -182,10 +176,6 @@ impl Source for SocketListener {
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<String>>, BoxError> {
-        let from = start(split, from)?;
-        let (reader, mut shared) = self.server.claim();
-        shared.state.taken = from;
-        let clock = self.arrival_times.then(|| Arc::clone(&self.clock));
-        Ok(SocketReader::boxed(Arc::clone(&self.server), reader, clock))
+        self.intake.reader(split, from, |_| Ok(()))
     }
 }

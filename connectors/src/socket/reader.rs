@@ -6,16 +6,15 @@ use std::time::Duration;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::record::Record;
 use millstream_runtime::source::{Batch, Polled, Position, Reader, SplitId};
-use millstream_runtime::time::SharedClock;
+use millstream_runtime::time::{SharedClock, SystemClock};
 
 use super::connection::PeerLimits;
+use super::counts::SocketCounter;
 use super::error::SocketError;
 use crate::newest::Newest;
+use crate::only_split::OnlySplit;
 
-/// The only split.
-pub(super) fn split() -> SplitId {
-    SplitId::new("socket")
-}
+pub(super) const SPLIT: OnlySplit = OnlySplit("socket");
 
 /// A socket, and the number of lines that were taken from it in the life of the pipeline.
 pub(super) struct Taken<S> {
@@ -24,12 +23,40 @@ pub(super) struct Taken<S> {
     pub(super) socket: Option<S>,
 }
 
-/// What lives over all attempts.
-pub(super) type Shared<S> = Newest<Taken<S>>;
+/// What both kinds of sources are told, and what lives over all attempts.
+pub(super) struct Intake<S> {
+    pub(super) arrival_times: bool,
+    pub(super) clock: SharedClock,
+    pub(super) counter: SocketCounter,
+    pub(super) newest: Arc<Newest<Taken<S>>>,
+}
 
-/// Makes what lives over all attempts.
-pub(super) fn shared<S>() -> Arc<Shared<S>> {
-    Arc::new(Newest::new(Taken { taken: 0, socket: None }))
+impl<S> Default for Intake<S> {
+    fn default() -> Self {
+        Self {
+            arrival_times: false,
+            clock: Arc::new(SystemClock::new()),
+            counter: SocketCounter::default(),
+            newest: Arc::new(Newest::new(Taken { taken: 0, socket: None })),
+        }
+    }
+}
+
+impl<S: Socket + 'static> Intake<S> {
+    /// Makes the one reader that may take lines from now on, once `prepare` has been at the socket.
+    pub(super) fn reader(
+        &self,
+        split: &SplitId,
+        from: Option<&Position>,
+        prepare: impl FnOnce(&mut Option<S>) -> Result<(), SocketError>,
+    ) -> Result<Box<dyn Reader<String>>, BoxError> {
+        let from = SPLIT.start(split, from).ok_or_else(|| SocketError::Foreign { split: split.to_string() })?;
+        let (reader, mut newest) = self.newest.claim();
+        newest.state.taken = from;
+        prepare(&mut newest.state.socket)?;
+        let clock = self.arrival_times.then(|| Arc::clone(&self.clock));
+        Ok(Box::new(SocketReader { newest: Arc::clone(&self.newest), reader, clock }))
+    }
 }
 
 /// A socket that gives lines.
@@ -39,23 +66,17 @@ pub(super) trait Socket: Send {
 }
 
 /// Reads the socket as long as no newer attempt does.
-pub(super) struct SocketReader<S> {
-    shared: Arc<Shared<S>>,
+struct SocketReader<S> {
+    newest: Arc<Newest<Taken<S>>>,
     reader: u64,
     /// The clock for the records' times, if they are to have any.
     clock: Option<SharedClock>,
 }
 
-impl<S: Socket + 'static> SocketReader<S> {
-    pub(super) fn boxed(shared: Arc<Shared<S>>, reader: u64, clock: Option<SharedClock>) -> Box<dyn Reader<String>> {
-        Box::new(Self { shared, reader, clock })
-    }
-}
-
 impl<S: Socket> Reader<String> for SocketReader<S> {
     fn poll(&mut self, batch: &mut Batch<String>, limit: usize) -> Result<Polled, BoxError> {
-        let mut shared = self.shared.get(self.reader)?;
-        let Taken { taken, socket } = &mut shared.state;
+        let mut newest = self.newest.get(self.reader)?;
+        let Taken { taken, socket } = &mut newest.state;
         let mut lines = Vec::new();
         let polled = match socket {
             Some(socket) => socket.poll(&mut lines, limit)?,
@@ -70,12 +91,6 @@ impl<S: Socket> Reader<String> for SocketReader<S> {
         batch.end = Position::from_u64(*taken);
         Ok(polled)
     }
-}
-
-/// Where to begin to count.
-pub(super) fn start(given: &SplitId, from: Option<&Position>) -> Result<u64, SocketError> {
-    let from = from.map_or(Some(0), Position::as_u64).filter(|_| *given == split());
-    from.ok_or_else(|| SocketError::Foreign { split: given.to_string() })
 }
 
 /// Refuses limits under which nothing could be read.
