@@ -1,28 +1,31 @@
 //! Check 6: what does counting cost?
 //!
-//! The same pipeline runs with metrics on (`info`) and off, in pairs: on off, off on, and so on, so that whatever else the machine
-//! does meets both. Closed loop, as fast as it goes. Two shapes, with one record a frame and with 64:
+//! Two jobs of the same pipeline are there at a time, one with metrics on (`info`), the other off, and take turns: of each pair of
+//! slices one is the one's, one the other's, in alternating order, so that whatever else the machine does meets both. Closed loop, as
+//! fast as it goes. Two shapes, with one record a frame and with 64:
 //!
 //! * *fused*: source, three stateless operators and a sink in one subtask, so that every frame has just so many records, and what a
 //!   frame costs is as little as it can be;
 //! * *keyed*: source, exchange by key, count and sink, two subtasks each.
 //!
-//! What counts is the ratio of the rates, on to off: its geometric mean over the pairs with the interval in which it lies with 95 %
-//! confidence (normal; pairs are independent). The same for CPU time per record of the workers, which is steadier where others use
-//! the machine.
+//! What counts is the ratio of the rates, on to off: its median over the pairs, and the interval in which that lies with 95 %
+//! confidence whatever the distribution (by the ranks of a sign test). The same for CPU time per record of the workers.
 //!
 //! ```text
 //! make bench ARGS=metrics_cost
 //! ```
-//! `MILLSTREAM_PAIRS` (40), `MILLSTREAM_MEASURE_MS` (500) and `MILLSTREAM_FRAME` (a record count instead of 1 and 64) change what is
-//! done.
+//! `MILLSTREAM_PAIRS` (1,000), `MILLSTREAM_SLICE_MS` (20) and `MILLSTREAM_FRAME` (a record count instead of 1 and 64) change what
+//! is done.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
+use millstream::connectors::blackhole::BlackholeCount;
 use millstream::prelude::*;
 use millstream::runtime::error::BoxError;
 use millstream::runtime::metrics::MetricsLevel;
@@ -36,12 +39,21 @@ const NAME: &str = "metrics_cost";
 const KEYS: u64 = 10_000;
 /// Without an answer for so long, something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Numbers, in batches of the same size: a source task makes each batch a frame.
 #[derive(Debug)]
 struct Batches {
     records: usize,
     splits: u16,
+    turn: Turn,
+}
+
+/// Which of the jobs may read, and which this one is.
+#[derive(Clone, Debug)]
+struct Turn {
+    whose: Arc<AtomicUsize>,
+    mine: usize,
 }
 
 impl Source for Batches {
@@ -52,17 +64,22 @@ impl Source for Batches {
     }
 
     fn reader(&self, _split: &SplitId, _from: Option<&Position>) -> Result<Box<dyn Reader<u64>>, BoxError> {
-        Ok(Box::new(BatchReader { records: self.records, next: 0 }))
+        Ok(Box::new(BatchReader { records: self.records, next: 0, turn: self.turn.clone() }))
     }
 }
 
 struct BatchReader {
     records: usize,
     next: u64,
+    turn: Turn,
 }
 
 impl Reader<u64> for BatchReader {
     fn poll(&mut self, batch: &mut Batch<u64>, limit: usize) -> Result<Polled, BoxError> {
+        if self.turn.whose.load(Ordering::Relaxed) != self.turn.mine {
+            batch.end = Position::from_u64(self.next);
+            return Ok(Polled::Idle);
+        }
         let end = self.next + self.records.min(limit) as u64;
         batch.records.extend((self.next..end).map(Record::new));
         self.next = end;
@@ -84,94 +101,118 @@ struct Sample {
     cpu_nanos: f64,
 }
 
-fn run(shape: Shape, frame: usize, level: MetricsLevel, measure: Duration) -> anyhow::Result<Sample> {
-    let hole = Blackhole::new();
-    let arrived = hole.count();
-    let subtasks = if shape == Shape::Fused { 1 } else { 2 };
-    let pipeline = Pipeline::new("p").parallelism(subtasks);
-    let numbers = pipeline.source("numbers", Batches { records: frame, splits: subtasks });
-    match shape {
-        Shape::Fused => {
-            numbers.map(|n: u64| n ^ 1).filter(|n: &u64| *n != u64::MAX).map(|n: u64| n + 1).sink("out", hole);
-        }
-        Shape::Keyed => {
-            numbers.key_by(|n: &u64| n % KEYS).count("count").sink("out", hole);
-        }
-    }
-    let runtime = Runtime::builder().workers(usize::from(subtasks)).metrics_level(level).build()?;
-    let job = runtime.start(pipeline)?;
-    let waiting = Stopwatch::start();
-    while arrived.records() < 4 * KEYS {
-        ensure!(waiting.elapsed() < PATIENCE, "nothing comes: {:?}", job.status());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // Maps have grown and buffers are warm.
-    std::thread::sleep(measure / 5);
-    let (clock, before, cpu) = (Stopwatch::start(), arrived.records(), ran_on_a_core("millstream-work"));
-    std::thread::sleep(measure);
-    let (seconds, after, cpu_after) = (clock.elapsed(), arrived.records(), ran_on_a_core("millstream-work"));
-    let status = job.status();
-    ensure!(status.restarts == 0, "the job failed meanwhile: {:?}", status.last_failure);
-    job.stop_blocking(PATIENCE)?;
-    let records = (after - before) as f64;
-    let cpu_nanos = cpu.zip(cpu_after).map_or(f64::NAN, |(before, after)| (after - before) / records);
-    Ok(Sample { per_second: records / seconds.as_secs_f64(), cpu_nanos })
+/// One of the two jobs.
+struct Contender {
+    turn: Turn,
+    runtime: Runtime,
+    job: JobHandle,
+    arrived: BlackholeCount,
 }
 
-/// The geometric mean of ratios, and how far above and below it the true one lies with 95 % confidence; all in percent of change.
-fn change(ratios: &[f64]) -> (f64, f64) {
-    let logs: Vec<f64> = ratios.iter().map(|ratio| ratio.ln()).collect();
-    let count = logs.len() as f64;
-    let mean = logs.iter().sum::<f64>() / count;
-    let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    (mean.exp_m1() * 100.0, 1.96 * (variance / count).sqrt() * 100.0)
+impl Contender {
+    fn start(shape: Shape, frame: usize, level: MetricsLevel, turn: Turn) -> anyhow::Result<Self> {
+        let hole = Blackhole::new();
+        let arrived = hole.count();
+        let subtasks = if shape == Shape::Fused { 1 } else { 2 };
+        let pipeline = Pipeline::new("p").parallelism(subtasks);
+        let numbers = pipeline.source("numbers", Batches { records: frame, splits: subtasks, turn: turn.clone() });
+        match shape {
+            Shape::Fused => {
+                numbers.map(|n: u64| n ^ 1).filter(|n: &u64| *n != u64::MAX).map(|n: u64| n + 1).sink("out", hole);
+            }
+            Shape::Keyed => {
+                numbers.key_by(|n: &u64| n % KEYS).count("count").sink("out", hole);
+            }
+        }
+        let runtime = Runtime::builder().workers(usize::from(subtasks)).metrics_level(level).build()?;
+        let job = runtime.start(pipeline)?;
+        Ok(Self { turn, runtime, job, arrived })
+    }
+
+    /// Has it read alone for a slice, behind a quarter of one in which the other comes to rest.
+    fn slice(&self, slice: Duration) -> anyhow::Result<Sample> {
+        self.turn.whose.store(self.turn.mine, Ordering::Relaxed);
+        std::thread::sleep(slice / 4);
+        let (cpu, before, clock) = (ran_on_a_core("millstream-work"), self.arrived.records(), Stopwatch::start());
+        std::thread::sleep(slice);
+        let (after, seconds, cpu_after) = (self.arrived.records(), clock.elapsed(), ran_on_a_core("millstream-work"));
+        ensure!(after > before, "nothing came in a slice: {:?}", self.job.status());
+        let records = (after - before) as f64;
+        let cpu_nanos = cpu.zip(cpu_after).map_or(f64::NAN, |(before, after)| (after - before) / records);
+        Ok(Sample { per_second: records / seconds.as_secs_f64(), cpu_nanos })
+    }
+
+    fn stop(self) -> anyhow::Result<()> {
+        let status = self.job.status();
+        ensure!(status.restarts == 0, "the job failed meanwhile: {:?}", status.last_failure);
+        self.job.stop_blocking(PATIENCE)?;
+        drop(self.runtime);
+        Ok(())
+    }
+}
+
+/// The median of ratios and its interval, in percent of change, as text.
+fn change(ratios: &[f64]) -> String {
+    let mut sorted = ratios.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (count, within) = (sorted.len() as f64, 0.98 * (sorted.len() as f64).sqrt());
+    let at = |rank: f64| {
+        sorted.get(rank.max(0.0) as usize).or(sorted.last()).map_or(f64::NAN, |ratio| (ratio - 1.0) * 100.0)
+    };
+    let (low, high) = (at((count / 2.0 - within).floor()), at((count / 2.0 + within).ceil()));
+    format!("{:+.2} ({low:+.2} to {high:+.2})", (median(ratios) - 1.0) * 100.0)
 }
 
 fn main() -> anyhow::Result<()> {
     if !support::is_wanted(NAME) {
         return Ok(());
     }
-    let pairs = setting("MILLSTREAM_PAIRS", 40).max(2);
-    let measure = Duration::from_millis(setting("MILLSTREAM_MEASURE_MS", 500));
+    let pairs = setting("MILLSTREAM_PAIRS", 1_000).max(2);
+    let slice = Duration::from_millis(setting("MILLSTREAM_SLICE_MS", 20).max(1));
     let frames = match setting("MILLSTREAM_FRAME", 0) {
         0 => vec![1, 64],
         given => vec![usize::try_from(given)?],
     };
-    println!("{NAME}: {pairs} pairs of {measure:?} each, metrics on against off");
+    println!("{NAME}: {pairs} pairs of slices of {slice:?}, metrics on against off");
     println!(
-        "{:<8} {:>8} {:>12} {:>19} {:>19} {:>12}  foreign cores",
+        "{:<6} {:>7} {:>12} {:>26} {:>26} {:>11}  foreign cores",
         "shape", "records", "M records/s", "rate, %", "CPU per record, %", "CPU ns/rec"
     );
     for shape in [Shape::Fused, Shape::Keyed] {
         for frame in &frames {
-            let noise = Noise::begin();
-            let mut rates = Vec::new();
-            let mut costs = Vec::new();
-            let mut off_samples = Vec::new();
-            for pair in 0..pairs {
-                let mut levels = [MetricsLevel::Info, MetricsLevel::Off];
-                if pair % 2 == 1 {
-                    levels.reverse();
-                }
-                let [first, second] = levels.map(|level| run(shape, *frame, level, measure));
-                let (first, second) = (first?, second?);
-                let (on, off) = if pair % 2 == 1 { (second, first) } else { (first, second) };
-                rates.push(on.per_second / off.per_second);
-                costs.push(on.cpu_nanos / off.cpu_nanos);
-                off_samples.push(off);
+            let whose = Arc::new(AtomicUsize::new(usize::MAX));
+            let start = |level, mine| Contender::start(shape, *frame, level, Turn { whose: Arc::clone(&whose), mine });
+            let (on, off) = (start(MetricsLevel::Info, 0)?, start(MetricsLevel::Off, 1)?);
+            // All keys are in, maps have grown, buffers are warm.
+            for contender in [&on, &off] {
+                contender.slice(WARM_UP)?;
             }
-            let (rate, rate_within) = change(&rates);
-            let (cost, cost_within) = change(&costs);
-            let of = |pick: fn(&Sample) -> f64| median(&off_samples.iter().map(pick).collect::<Vec<_>>());
+            let noise = Noise::begin();
+            let (mut rates, mut costs, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+            for pair in 0..pairs {
+                let (with, without) = if pair % 2 == 0 {
+                    let with = on.slice(slice)?;
+                    (with, off.slice(slice)?)
+                } else {
+                    let without = off.slice(slice)?;
+                    (on.slice(slice)?, without)
+                };
+                rates.push(with.per_second / without.per_second);
+                costs.push(with.cpu_nanos / without.cpu_nanos);
+                plain.push(without);
+            }
+            let of = |pick: fn(&Sample) -> f64| median(&plain.iter().map(pick).collect::<Vec<_>>());
             println!(
-                "{:<8} {frame:>8} {:>12.2} {:>19} {:>19} {:>12.1}  {}",
+                "{:<6} {frame:>7} {:>12.2} {:>26} {:>26} {:>11.1}  {}",
                 format!("{shape:?}").to_lowercase(),
                 of(|sample| sample.per_second / 1e6),
-                format!("{rate:+.2} ± {rate_within:.2}"),
-                format!("{cost:+.2} ± {cost_within:.2}"),
+                change(&rates),
+                change(&costs),
                 of(|sample| sample.cpu_nanos),
                 noise.text(),
             );
+            on.stop()?;
+            off.stop()?;
         }
     }
     Ok(())
