@@ -1,5 +1,6 @@
 //! Running until a shutdown: what a daemon's main function does.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use millstream::prelude::*;
@@ -57,6 +58,30 @@ async fn stops_all_jobs_in_order_when_it_is_told() {
     assert_eq!(names, ["one", "two"]);
     assert!(ended.iter().all(|(_, ended)| matches!(ended, Ended::Stopped { .. })), "{ended:?}");
     assert_eq!(one.committed.snapshot(), [7], "the last epoch is committed and delivered");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_file_to_be_full_is_written_at_the_end() {
+    let (runtime, dir) = (runtime(), tempfile::tempdir().unwrap());
+    let (feed, numbers) = feed::<u64>(10);
+    let pipeline = Pipeline::new("files").epoch_interval(Duration::from_secs(3600));
+    let files = FileSink::at(dir.path()).roll_interval(Duration::MAX).roll_bytes(usize::MAX);
+    pipeline.source("numbers", numbers).sink("files", files);
+    let job = runtime.start(pipeline).unwrap();
+    // One epoch is committed and waits for its file when the last one begins.
+    let mut receipt = pin!(feed.send_durable_async(1).await.unwrap().into_future());
+    loop {
+        tokio::select! {
+            durable = &mut receipt => break durable.unwrap(),
+            // The one that it was taken in, or one before.
+            epoch = job.checkpoint_now() => drop(epoch.unwrap()),
+        }
+    }
+    feed.send_async(2).await.unwrap();
+    drop(feed);
+    job.wait().await.unwrap();
+    let lines: Vec<_> = read_committed(dir.path()).unwrap().iter().flat_map(|file| file.lines().unwrap()).collect();
+    assert_eq!(lines, ["1", "2"]);
 }
 
 #[tokio::test]

@@ -256,6 +256,10 @@ impl JobMachine {
                 let rows = committed.outbox.iter().flat_map(|(sink, rows)| rows.iter().map(move |rows| (*sink, rows)));
                 self.outbox.extend(rows.map(|(sink, rows)| ((sink, rows.epoch()), rows.bytes())));
                 self.orders.push(JobOrder::Publish { attempt, committed });
+                // A sink with nothing left has done with the flush that went out with the last barrier: it came before these rows.
+                if matches!(self.phase, Phase::Closing(_)) {
+                    self.orders.push(JobOrder::FlushSinks);
+                }
             }
             CommitterAnswer::Waiting { error } => self.status.waiting = Some(error_text(error.as_ref())),
             CommitterAnswer::FoldIn { wanted } => {

@@ -235,7 +235,7 @@ fn stop_commits_one_last_epoch_and_delivers_it_before_the_attempt_ends() {
     bench.part(1, 1, 0);
     let bundles = bench.committed_bundles();
     assert_eq!(bundles[0].closing, None, "a stopped pipeline may go on");
-    assert_eq!(bench.committed(bundles, 60), ["publish"]);
+    assert_eq!(bench.committed(bundles, 60), ["publish", "flush"], "its rows do not wait for a sink to roll");
     assert_eq!(bench.delivered(2, 70), ["note delivery", "close", "fence committer", "fence sinks"]);
     bench.ended(0, None, 80);
     bench.ended(1, None, 80);
@@ -262,7 +262,7 @@ fn the_end_is_sent_only_after_the_closing_epoch_is_committed_and_delivered() {
     bench.part(1, 1, 10);
     let bundles = bench.committed_bundles();
     assert_eq!(bundles[0].closing, Some(Closing::Finished));
-    assert_eq!(bench.committed(bundles, 30), ["publish"]);
+    assert_eq!(bench.committed(bundles, 30), ["publish", "flush"]);
     assert_eq!(bench.delivered(2, 40), ["note delivery", "end"]);
     assert_eq!(bench.ended(0, None, 50), [] as [&str; 0]);
     // All is done: a panic in a `Drop` changes nothing.
