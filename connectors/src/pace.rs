@@ -29,7 +29,8 @@ enum Due {
 impl Pace {
     /// Makes a schedule; `per_second` has passed [`check_rate`].
     pub(crate) fn new(per_second: f64, clock: SharedClock) -> Self {
-        Self { per_second, clock, start: None, issued: 0.0 }
+        // Faster than any reader, and so slow that no product with a time is infinite.
+        Self { per_second: per_second.min(1e15), clock, start: None, issued: 0.0 }
     }
 
     /// Returns how many records may go now, at most `limit`; if none, after a sleep of at most 50 ms, maybe still none.
@@ -143,6 +144,22 @@ pub(crate) mod tests {
         assert_eq!(pace.due(1), Due::In(LONGEST_SLEEP));
         clock.advance(Duration::from_secs(10));
         assert_eq!(pace.due(1), Due::Now(1));
+    }
+
+    #[test]
+    fn rates_beyond_all_measure_are_as_fast_or_slow_as_can_be() {
+        let clock = Arc::new(StillClock::default());
+        let (mut fast, mut slow) = (Pace::new(f64::MAX, clock.clone()), Pace::new(f64::from_bits(1), clock.clone()));
+        for pace in [&mut fast, &mut slow] {
+            assert_eq!(pace.due(8), Due::Now(1));
+            pace.issued(1);
+        }
+        for pause in [Duration::from_secs(1), Duration::from_secs(1 << 30), Duration::from_micros(1)] {
+            clock.advance(pause);
+            assert_eq!(fast.due(8), Due::Now(8));
+            fast.issued(8);
+            assert_eq!(slow.due(8), Due::In(LONGEST_SLEEP));
+        }
     }
 
     #[test]

@@ -176,15 +176,54 @@ fn a_source_that_cannot_be_read_is_named_with_the_remedy() {
     std::fs::File::create(dir.path().join("long")).unwrap().set_len(1 << 30).unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     let watched = |name: &str| WatchedDirectory::at(dir.path().join(name), "files", Memory::new());
-    let table: [(&str, Pipeline, Vec<&str>); 31] = [
+    let lines = || Lines::at(dir.path().join("file"));
+    let made = || Generator::new(None, |n| n);
+    let (feed, fed) = feed::<u64>(1);
+    let splits = ["it must be 1 to 65536"];
+    let table: [(&str, Pipeline, Vec<&str>); 42] = [
+        (
+            "no file",
+            of(Lines::at(dir.path().join("none"))),
+            vec!["cannot read ", "/none; create it, or correct the path"],
+        ),
+        (
+            "no bytes of a file",
+            of(lines().max_line_bytes(0)),
+            vec!["no line fits into max_line_bytes(0)", "at least 1"],
+        ),
+        ("no pace", of(lines().pace(0.0)), vec!["0 is no rate: give records per second as a finite number above 0"]),
+        ("a rate that is none", of(made().rate(f64::NAN)), vec!["NaN is no rate: give records per second"]),
+        (
+            "a rate without end",
+            of(made().rate(f64::INFINITY)),
+            vec!["inf is no rate", "leave the rate out for no limit"],
+        ),
+        ("no splits", of(made().splits(0)), [&["splits is 0"], &splits[..]].concat()),
+        ("splits without end", of(made().splits(u32::MAX)), [&["splits is 4294967295"], &splits[..]].concat()),
+        (
+            "no bytes of a log",
+            of(WalSource::new("log", fed, Memory::new()).max_bytes(0)),
+            vec!["no record fits into max_bytes(0)", "at least 1 byte"],
+        ),
         ("no directory", of(watched("none")), vec!["cannot watch ", "/none; create it, or correct the path"]),
         ("a file", of(watched("file")), vec!["cannot watch ", "/file; it is a file: name its directory"]),
         ("no pattern", of(watched("").files(["["])), vec!["\"[\" is no pattern for files: "]),
         ("no interval", of(watched("").interval(Duration::ZERO)), vec!["interval is 0; give at least 1 ms"]),
+        ("no bytes of its files", of(watched("").max_line_bytes(0)), vec!["max_line_bytes is 0; give at least 1"]),
+        (
+            "an archive that would be read again",
+            of(watched("").clean_source(CleanSource::Archive(dir.path().join("done")))),
+            vec![
+                "cannot archive to ",
+                "/done: it lies in the watched directory ",
+                "choose a directory outside, or one",
+            ],
+        ),
+        ("silence of no time", of(client(&taken_at).idle_timeout(Duration::ZERO)), vec!["idle_timeout is 0"]),
         ("no rows per second", of(RateSource::per_second(0)), vec!["per_second is 0", "give at least 1"]),
-        ("no splits of a rate", of(RateSource::per_second(1).splits(0)), vec!["splits is 0", "give at least 1"]),
+        ("no splits of a rate", of(RateSource::per_second(1).splits(0)), [&["splits is 0"], &splits[..]].concat()),
         ("no rows per batch", of(RateMicroBatch::rows_per_batch(0)), vec!["rows_per_batch is 0", "give at least 1"]),
-        ("no splits of a batch", of(RateMicroBatch::rows_per_batch(1).splits(0)), vec!["splits is 0"]),
+        ("no splits of a batch", of(RateMicroBatch::rows_per_batch(1).splits(0)), vec!["splits is 0", splits[0]]),
         ("no port", of(client("localhost")), no_address.to_vec()),
         ("no host", of(client(":9999")), no_address.to_vec()),
         ("port 0", of(client("localhost:0")), no_address.to_vec()),
@@ -240,6 +279,7 @@ fn a_source_that_cannot_be_read_is_named_with_the_remedy() {
     for (case, pipeline, parts) in table {
         assert_says(case, &refusal(pipeline), &parts);
     }
+    drop(feed);
 }
 
 #[test]

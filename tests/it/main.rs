@@ -11,7 +11,11 @@
 mod aborts;
 mod architecture;
 #[cfg(feature = "rocksdb")]
+mod bad_files;
+#[cfg(feature = "rocksdb")]
 mod bad_input;
+#[cfg(feature = "rocksdb")]
+mod bad_options;
 mod canaries;
 mod configuration;
 #[cfg(feature = "rocksdb")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum LinesError {
     /// The operating system refused: most likely a wrong path, a missing right, a failing disk.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), remedy(source.kind()))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -111,4 +111,13 @@ pub enum LinesError {
 /// Makes an error out of what the system said.
 pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LinesError {
     move |source| LinesError::Io { action, path: path.to_owned(), source }
+}
+
+/// What to do about it, as the end of the text; empty where nobody knows.
+pub(super) fn remedy(error: io::ErrorKind) -> &'static str {
+    match error {
+        io::ErrorKind::NotFound => "; create it, or correct the path",
+        io::ErrorKind::PermissionDenied => "; let this process read it",
+        _ => "",
+    }
 }

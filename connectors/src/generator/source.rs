@@ -26,13 +26,10 @@ pub struct Generator<F> {
     clock: SharedClock,
 }
 
-/// A generator cannot start, or not go on.
+/// A generator cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GeneratorError {
-    /// There are no splits.
-    #[error("a generator with 0 splits makes nothing; give at least 1")]
-    NoSplits,
     /// The split is none of this generator's: it had another number of splits.
     #[error("split {split} is none of the generator's {splits}; give it the number of splits it had, or a new name")]
     ForeignSplit {
@@ -58,7 +55,8 @@ impl<F> Generator<F> {
         Self { make: Arc::new(make), count, splits: 1, per_second: None, clock: Arc::new(SystemClock::new()) }
     }
 
-    /// Sets the number of splits, and with it how many readers may work at once. Default 1, at least 1.
+    /// Sets the number of splits, and with it how many readers may work at once. Default 1, range 1 to
+    /// 65,536.
     pub fn splits(mut self, splits: u32) -> Self {
         self.splits = splits;
         self
@@ -97,10 +95,7 @@ where
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
         check_rate(self.per_second)?;
-        if self.splits == 0 {
-            return Err(Box::new(GeneratorError::NoSplits));
-        }
-        Ok(dealt::splits(self.splits))
+        Ok(dealt::splits(self.splits)?)
     }
 
     fn declaration(&self) -> SourceDeclaration {

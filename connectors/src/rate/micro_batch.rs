@@ -45,7 +45,7 @@ impl RateMicroBatch {
         self
     }
 
-    /// Sets the number of splits; Spark's `numPartitions`. Default 1, at least 1.
+    /// Sets the number of splits; Spark's `numPartitions`. Default 1, range 1 to 65,536.
     pub fn splits(mut self, splits: u32) -> Self {
         self.splits = splits;
         self
@@ -69,8 +69,7 @@ impl Source for RateMicroBatch {
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
         at_least_one("rows_per_batch", self.rows)?;
-        at_least_one("splits", u64::from(self.splits))?;
-        Ok(dealt::splits(self.splits))
+        Ok(dealt::splits(self.splits)?)
     }
 
     fn declaration(&self) -> SourceDeclaration {

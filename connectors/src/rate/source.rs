@@ -55,8 +55,8 @@ impl RateSource {
         self
     }
 
-    /// Sets the number of splits, and with it how many readers may work at once; Spark's `numPartitions`. Default 1, at
-    /// least 1.
+    /// Sets the number of splits, and with it how many readers may work at once; Spark's `numPartitions`. Default 1,
+    /// range 1 to 65,536.
     pub fn splits(mut self, splits: u32) -> Self {
         self.splits = splits;
         self
@@ -80,8 +80,7 @@ impl Source for RateSource {
 
     fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
         at_least_one("per_second", self.schedule.per_second)?;
-        at_least_one("splits", u64::from(self.splits))?;
-        Ok(dealt::splits(self.splits))
+        Ok(dealt::splits(self.splits)?)
     }
 
     fn declaration(&self) -> SourceDeclaration {

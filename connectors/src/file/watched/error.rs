@@ -21,7 +21,7 @@ pub enum WatchError {
         source: io::Error,
     },
     /// A file in the directory cannot be looked at.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}{}", path.display(), remedy(source.kind()))]
     File {
         /// The file.
         path: PathBuf,
@@ -160,9 +160,7 @@ pub enum WatchError {
 /// What to do about it, as the end of the text; empty where nobody knows.
 fn remedy(error: io::ErrorKind) -> &'static str {
     match error {
-        io::ErrorKind::NotFound => "; create it, or correct the path",
         io::ErrorKind::NotADirectory => "; it is a file: name its directory, and the file with files([\"its name\"])",
-        io::ErrorKind::PermissionDenied => "; let this process read it",
-        _ => "",
+        error => super::super::error::remedy(error),
     }
 }
