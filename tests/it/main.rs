@@ -23,6 +23,8 @@ mod damage;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod disk_full;
 mod event_time;
+#[cfg(feature = "rocksdb")]
+mod examples;
 mod explain;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]
 mod failing_calls;

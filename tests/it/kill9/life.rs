@@ -10,23 +10,28 @@ use std::time::Duration;
 use millstream::runtime::time::{Clock, SystemClock, Timestamp};
 
 /// Longest that anything awaited of a child may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The example `ledger`, which cargo builds beside the tests.
+/// The example `ledger`.
+pub(crate) fn executable() -> PathBuf {
+    example("ledger")
+}
+
+/// An example, which cargo builds beside the tests.
 ///
 /// # Panics
 /// Where it is missing or older than its sources: a test of yesterday's code proves nothing.
-pub(crate) fn executable() -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let exe = test.parent().and_then(Path::parent).unwrap().join("examples").join("ledger");
+    let exe = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     let advice = "run `cargo build --examples` with the features of this test, or `make kill9`";
     let built = std::fs::metadata(&exe).and_then(|exe| exe.modified());
-    let built = built.unwrap_or_else(|error| panic!("the child {} is missing: {error}; {advice}", exe.display()));
+    let built = built.unwrap_or_else(|error| panic!("the example {} is missing: {error}; {advice}", exe.display()));
     let sources = std::fs::read_to_string(exe.with_extension("d")).unwrap();
     let (_, sources) = sources.split_once(": ").unwrap();
     for source in sources.split_whitespace() {
         let changed = std::fs::metadata(source).and_then(|source| source.modified());
-        assert!(changed.is_ok_and(|changed| changed <= built), "the child is older than {source}; {advice}");
+        assert!(changed.is_ok_and(|changed| changed <= built), "the example is older than {source}; {advice}");
     }
     exe
 }
