@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millstream_runtime::error::BoxError;
 use millstream_runtime::record::Record;
@@ -15,13 +17,40 @@ use crate::pace::Pace;
 /// A batch is closed at this many bytes of text, so that long lines do not pile up in memory.
 const MOST_BATCH_BYTES: usize = 1 << 20;
 
+/// Most files that the readers of a source keep open between two polls. A directory may have more than a process may open.
+pub(super) const MOST_OPEN: usize = 256;
+
+/// How many files the readers of a source have open.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OpenFiles(Arc<AtomicUsize>);
+
+impl OpenFiles {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// An open file, which counts as one.
+#[derive(Debug)]
+struct Opened {
+    file: BufReader<File>,
+    open: OpenFiles,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.open.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Reads the lines of one file.
 #[derive(Debug)]
 pub(super) struct LinesReader {
     path: PathBuf,
     offset: u64,
-    // Opened by the first poll and closed at the end, so that thousands of splits need not be open all the time.
-    file: Option<BufReader<File>>,
+    // Opened by a poll and closed at the end, or at once where too many are open.
+    file: Option<Opened>,
+    open: OpenFiles,
     settings: Settings,
     pace: Option<Pace>,
 }
@@ -36,7 +65,7 @@ impl Reader<String> for LinesReader {
         let (mut bytes, mut count) = (0, 0);
         let mut polled = if limit == 0 { Polled::Idle } else { Polled::More };
         while count < limit && bytes < MOST_BATCH_BYTES {
-            let Some((length, text)) = self.line(&mut file)? else {
+            let Some((length, text)) = self.line(&mut file.file)? else {
                 polled = Polled::End;
                 break;
             };
@@ -49,7 +78,7 @@ impl Reader<String> for LinesReader {
         if let Some(pace) = &mut self.pace {
             pace.issued(count);
         }
-        if polled != Polled::End {
+        if polled != Polled::End && self.open.count() <= MOST_OPEN {
             self.file = Some(file);
         }
         Ok(polled)
@@ -60,13 +89,20 @@ impl LinesReader {
     /// Makes a reader that begins at `offset`, which must be the file's beginning or end or that of a line.
     pub(super) fn new(path: PathBuf, offset: u64, settings: Settings, pace: Option<Pace>) -> Result<Self, LinesError> {
         check_place(&path, offset)?;
-        Ok(Self { path, offset, file: None, settings, pace })
+        Ok(Self { path, offset, file: None, open: OpenFiles::default(), settings, pace })
     }
 
-    fn open(&self) -> Result<BufReader<File>, LinesError> {
+    /// Shares the bound on open files with others.
+    pub(super) fn sharing(mut self, open: OpenFiles) -> Self {
+        self.open = open;
+        self
+    }
+
+    fn open(&self) -> Result<Opened, LinesError> {
         let mut file = File::open(&self.path).map_err(io_error("open", &self.path))?;
         file.seek(SeekFrom::Start(self.offset)).map_err(io_error("read", &self.path))?;
-        Ok(BufReader::with_capacity(64 << 10, file))
+        self.open.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Opened { file: BufReader::with_capacity(64 << 10, file), open: self.open.clone() })
     }
 
     /// Reads one line: how many bytes it takes up in the file, and its text unless it is skipped. Nothing at the end.

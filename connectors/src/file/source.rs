@@ -9,7 +9,7 @@ use millstream_runtime::source::{Guarantee, Position, Reader, Source, SourceDecl
 use millstream_runtime::time::{SharedClock, SystemClock};
 
 use super::error::{LinesError, io_error};
-use super::reader::{LinesReader, Settings};
+use super::reader::{LinesReader, OpenFiles, Settings};
 use super::tree;
 use crate::pace::{Pace, check_rate};
 
@@ -36,6 +36,7 @@ pub struct Lines {
     settings: Settings,
     per_second: Option<f64>,
     clock: SharedClock,
+    open: OpenFiles,
 }
 
 /// What to do with a line that is not UTF-8.
@@ -78,6 +79,7 @@ impl Lines {
             },
             per_second: None,
             clock: Arc::new(SystemClock::new()),
+            open: OpenFiles::default(),
         }
     }
 
@@ -160,7 +162,7 @@ impl Source for Lines {
                 .ok_or_else(|| LinesError::ForeignPosition { path: path.clone(), position: position.to_string() })?,
         };
         let pace = self.per_second.map(|rate| Pace::new(rate, Arc::clone(&self.clock)));
-        Ok(Box::new(LinesReader::new(path, from, self.settings.clone(), pace)?))
+        Ok(Box::new(LinesReader::new(path, from, self.settings.clone(), pace)?.sharing(self.open.clone())))
     }
 }
 
@@ -173,6 +175,7 @@ mod tests {
     use millstream_runtime::source::{Batch, Polled};
     use tempfile::TempDir;
 
+    use super::super::reader::MOST_OPEN;
     use super::*;
     use crate::pace::tests::StillClock;
 
@@ -320,6 +323,29 @@ mod tests {
         assert_eq!(polled(2), Polled::More);
         clock.advance(Duration::from_secs(1));
         assert_eq!(polled(2), Polled::End);
+    }
+
+    #[test]
+    fn keeps_no_more_files_open_than_a_process_may_have_and_reads_them_all() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..MOST_OPEN + 50 {
+            std::fs::write(dir.path().join(number.to_string()), "1\n2\n3\n").unwrap();
+        }
+        let source = Lines::at(dir.path());
+        let splits = source.splits().unwrap();
+        let mut readers: Vec<_> = splits.iter().map(|split| source.reader(split, None).unwrap()).collect();
+        for line in ["1", "2", "3"] {
+            for reader in &mut readers {
+                let mut batch = Batch::default();
+                assert_eq!(reader.poll(&mut batch, 1).unwrap(), Polled::More);
+                assert_eq!(batch.records, [Record::new(line.to_owned())]);
+            }
+            assert_eq!(source.open.count(), MOST_OPEN);
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.poll(&mut Batch::default(), 1).unwrap(), Polled::End);
+        }
+        assert_eq!(source.open.count(), 0);
     }
 
     #[test]
