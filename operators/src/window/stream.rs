@@ -110,14 +110,15 @@ impl<K: StreamKey, T: Send + 'static, A: WindowAssigner<T>> WindowedStream<K, T,
         self
     }
 
-    /// Says when results go out; see [`Trigger`]. Not for sessions.
+    /// Says when results go out; see [`Trigger`]. Not for sessions. Default: as the output mode says.
     #[must_use]
     pub const fn trigger(mut self, trigger: Trigger) -> Self {
         self.settings.trigger = Some(trigger);
         self
     }
 
-    /// Sends records that are late for all of their windows to a side output instead of dropping them; read it with [`Stream::side`].
+    /// Sends records that are late for all of their windows to a side output; read it with [`Stream::side`]. Default: they are dropped
+    /// and counted.
     #[must_use]
     pub fn late_to(mut self, tag: &OutputTag<T>) -> Self {
         self.settings.late = LateRecords::Side(tag.clone());
