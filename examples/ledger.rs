@@ -74,6 +74,9 @@ struct Args {
     /// Books every booking by a timer, once event time has come to it
     #[arg(long)]
     timers: bool,
+    /// Runs in micro-batches
+    #[arg(long)]
+    batches: bool,
     /// Bytes of memory that the state may take
     #[arg(long, default_value_t = 4 << 20)]
     memory: u64,
@@ -205,6 +208,10 @@ fn words(args: &Args, dir: &Path) -> Pipeline {
     pipeline
 }
 
+fn by_trigger(args: &Args, pipeline: Pipeline) -> Pipeline {
+    if args.batches { pipeline.trigger(Trigger::ProcessingTime(Duration::from_millis(5))) } else { pipeline }
+}
+
 /// Panics at the record of this number in the life of the process; never without one.
 fn panic_at<T>(number: Option<u64>) -> impl Fn(&T) + Clone + Send + Sync + 'static {
     let seen = Arc::new(AtomicU64::new(0));
@@ -290,8 +297,8 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
     }
     let runtime = builder.build()?;
     let job = match args.workload {
-        Workload::Ledger => runtime.start(ledger(args, dir))?,
-        Workload::Words => runtime.start(words(args, dir))?,
+        Workload::Ledger => runtime.start(by_trigger(args, ledger(args, dir)))?,
+        Workload::Words => runtime.start(by_trigger(args, words(args, dir)))?,
         Workload::Numbers => {
             let (pipeline, feed) = numbers::numbers(dir);
             let job = runtime.start(pipeline)?;

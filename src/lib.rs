@@ -17,8 +17,10 @@ pub mod prelude {
     pub use millstream_runtime::handle::JobHandle;
     pub use millstream_runtime::job::{Ended, JobError, JobStatus, RestartPolicy};
     pub use millstream_runtime::runtime::Runtime;
+    pub use millstream_runtime::source::Source as _;
     pub use millstream_runtime::state::store::Memory;
     #[cfg(feature = "rocksdb")]
     pub use millstream_runtime::state::store::RocksDb;
     pub use millstream_runtime::time::Timestamp;
+    pub use millstream_runtime::trigger::{Trigger, TriggerError};
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use millstream_runtime::graph::{BuildError, BuildErrors, Graph, SourceOf, VertexId, VertexKind};
 use millstream_runtime::operator::OutputMode;
 use millstream_runtime::source::Source;
+use millstream_runtime::trigger::Trigger;
 
 use crate::stream::Stream;
 
@@ -63,6 +64,23 @@ impl Pipeline {
     #[must_use]
     pub fn epoch_interval(self, interval: Duration) -> Self {
         self.shared.change(|graph| graph.set_epoch_interval(interval));
+        self
+    }
+
+    /// Sets when epochs begin, and with it how records pass: one by one as they come ([`Trigger::Continuous`]), or in planned
+    /// micro-batches of which each is one epoch. Default: continuous, every [`Pipeline::epoch_interval`]. It may change from one start to
+    /// the next, and while the job runs: see `JobHandle::set_trigger`.
+    #[must_use]
+    pub fn trigger(self, trigger: Trigger) -> Self {
+        self.shared.change(|graph| graph.set_trigger(trigger));
+        self
+    }
+
+    /// Sets whether micro-batches without records are run where the watermark has risen, so that windows close, or a
+    /// processing-time timer is due. Default true.
+    #[must_use]
+    pub fn no_data_epochs(self, run: bool) -> Self {
+        self.shared.change(|graph| graph.set_no_data_epochs(run));
         self
     }
 

@@ -36,6 +36,8 @@ canaries! {
     ManifestBeforeFence = "manifest-before-fence",
     /// A part of an abandoned loop of the old attempt is accepted for the same epoch number.
     OldAttemptPart = "old-attempt-part",
+    /// The plan of a micro-batch is not written before its records pass.
+    PlanNotWritten = "plan-not-written",
     /// A position is taken from the reader instead of the batch in front of the barrier.
     ReaderPosition = "reader-position",
     /// An entry of a frozen epoch is encoded after its next change.

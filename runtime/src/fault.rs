@@ -39,6 +39,12 @@ crash_points! {
     RecoverBefore = "recover-before",
     /// Recovery has read positions, rows and log; nothing runs yet.
     RecoverAfter = "recover-after",
+    /// The plan of a micro-batch is about to be written.
+    PlanBefore = "plan-before",
+    /// The store was told to write the plan; whether it is durable is open.
+    PlanWritten = "plan-written",
+    /// The plan is durable; its records are not let through yet.
+    PlanSynced = "plan-synced",
     /// A source task put a barrier in front of its outputs.
     BarrierOut = "barrier-out",
     /// A subtask handed in its part of an epoch.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actor::{JobLink, StateView, SubtaskView, block_on, refuse_async};
+use crate::graph::BuildError;
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, JobError, JobStatus};
 use crate::operator::Dropped;
+use crate::trigger::Trigger;
 
 /// A running job. Cheap to clone; all clones are the same job.
 ///
@@ -201,6 +203,21 @@ impl JobHandle {
     pub fn drain_blocking(&self, deadline: Duration) -> Result<Ended, JobError> {
         refuse_async("drain_blocking", "drain(..)");
         block_on(self.link.end(true, deadline))
+    }
+
+    /// Lets epochs begin by another trigger from now on: from continuous to micro-batches, back, or to another interval. The barrier
+    /// of the open epoch carries the change to all operators, so nothing restarts, and nothing is lost or done twice. Returns at once;
+    /// [`JobStatus::mode`] tells when it is done. The next start goes by the pipeline's own trigger again.
+    ///
+    /// # Errors
+    /// [`BuildError::OutOfRange`] for an interval that is too short.
+    pub fn set_trigger(&self, trigger: Trigger) -> Result<(), BuildError> {
+        if let Some((given, least)) = trigger.too_short() {
+            let range = if least < Duration::from_secs(1) { "at least 1 ms" } else { "at least 5 s" };
+            return Err(BuildError::OutOfRange { what: "the trigger's interval", given: format!("{given:?}"), range });
+        }
+        self.link.set_trigger(trigger);
+        Ok(())
     }
 
     /// Closes an epoch now, without waiting for its time, and returns the last committed epoch once one whose barrier was

@@ -72,6 +72,8 @@ impl Runtime {
     fn start_graph(&self, graph: Graph) -> Result<JobHandle, StartError> {
         let mut config = self.config.clone();
         config.job.epoch_interval = graph.epoch_interval().unwrap_or(config.job.epoch_interval);
+        config.job.trigger = graph.trigger().or(config.job.trigger);
+        config.job.no_data_epochs = graph.no_data_epochs().unwrap_or(config.job.no_data_epochs);
         let plan = Plan::new(graph, config.workers)?;
         tracing::debug!(plan = %plan.explain(config.key_groups), "starting a pipeline");
         let pipeline = plan.name().to_owned();

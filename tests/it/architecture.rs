@@ -14,7 +14,7 @@ use self::imports::{Import, child_modules, imports, module_of, test_modules};
 /// The modules of `runtime/src`, in groups. A module imports only from its own group and those before it; within a group
 /// there is no cycle.
 const GROUPS: &[&[&str]] = &[
-    &["id", "time", "record", "codec", "error", "fault", "canary", "position", "rows", "guarantee"],
+    &["id", "time", "record", "codec", "error", "fault", "canary", "position", "rows", "guarantee", "trigger"],
     &["watermark", "checkpoint", "timer", "mode", "metrics"],
     &["state"],
     &["channel"],
@@ -66,6 +66,10 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("loadtest/src/", "loadtest/Cargo.toml", &["actix", "flume", "rocksdb"]),
 ];
 
+/// What must not name `mode`.
+const BLIND_TO_MODE: &[&str] =
+    &["operators/src/", "runtime/src/operator/", "runtime/src/task/", "runtime/src/state/", "runtime/src/timer/"];
+
 const RUNTIME: &str = "runtime/src/";
 
 /// A file as the checker sees it: its path from the root of the workspace, with `/`, and its text.
@@ -98,6 +102,7 @@ fn check(files: &[File]) -> Vec<String> {
         }
     }
     check_groups(files, &mut violations);
+    check_blind(files, &mut violations);
     violations
 }
 
@@ -170,6 +175,19 @@ fn check_manifest(file: &File, violations: &mut Vec<String>) {
         let name = name.unwrap_or("").trim_matches('"').replace('-', "_");
         if forbidden.contains(&name.as_str()) {
             violations.push(format!("{path}:{}: depends on {name}; it must not know it", at + 1));
+        }
+    }
+}
+
+/// No operator knows which mode it runs in: what it is made of cannot name what decides that.
+fn check_blind(files: &[File], violations: &mut Vec<String>) {
+    for file in files.iter().filter(|(path, _)| BLIND_TO_MODE.iter().any(|place| path.starts_with(place))) {
+        for import in imports_of(file) {
+            let names = matches!(import.path[0].as_str(), "crate" | "millstream_runtime");
+            if names && import.path.get(1).is_some_and(|module| module == "mode") {
+                violations
+                    .push(format!("{}:{}: names mode; no operator knows which one it runs in", file.0, import.line));
+            }
         }
     }
 }
@@ -300,6 +318,16 @@ mod planted {
         }
         // In state/table.rs `super` is state itself.
         assert_eq!(verdict(table, "use super::task::Run;"), [""; 0]);
+    }
+
+    #[test]
+    fn what_operators_are_made_of_cannot_name_the_mode() {
+        for path in ["runtime/src/operator/head.rs", "runtime/src/task/run.rs", "operators/src/keyed/engine.rs"] {
+            let krate = if path.starts_with("runtime") { "crate" } else { "millstream_runtime" };
+            let mut said = verdict(path, &format!("\nuse {krate}::mode::Batches;"));
+            said.retain(|text| text.starts_with(&format!("{path}:2: names mode; ")));
+            assert_eq!(said.len(), 1, "{path}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod log;
 mod memory;
 #[cfg(feature = "prometheus")]
 mod metrics;
+mod micro_batch;
 mod panics;
 mod reference;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]

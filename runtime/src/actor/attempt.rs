@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::actor::link::SubtaskView;
-use crate::id::{Attempt, OperatorId, SubtaskId};
+use crate::id::{Attempt, ExecutionMode, OperatorId, SubtaskId};
 use crate::operator::{Quarantined, SourceCommand, SourceControl, TaskControl};
 use crate::plan::Plan;
 use crate::state::log::Restored;
@@ -18,6 +18,8 @@ pub(super) struct Seeding {
     pub(super) restored: Arc<Restored>,
     /// Records that user code is not given.
     pub(super) quarantined: Arc<[Quarantined]>,
+    /// How its first epoch runs.
+    pub(super) mode: ExecutionMode,
     /// Its pieces are being made.
     pub(super) begun: bool,
 }

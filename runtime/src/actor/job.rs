@@ -178,11 +178,11 @@ impl JobActor {
                 }
                 self.crew.committer.send(order);
             }
-            JobOrder::Build { attempt, operators, restored, quarantined } => {
-                self.seeding = Some(Seeding { attempt, operators, restored, quarantined, begun: false });
+            JobOrder::Build { attempt, operators, restored, quarantined, mode } => {
+                self.seeding = Some(Seeding { attempt, operators, restored, quarantined, mode, begun: false });
             }
             JobOrder::Sources(command) => {
-                if let SourceCommand::Barrier { barrier, .. } = command {
+                if let SourceCommand::Barrier { barrier, .. } | SourceCommand::Go { barrier, .. } = command {
                     self.checkpoints.barrier(barrier.epoch);
                 }
                 self.hosted.iter().for_each(|hosted| hosted.command(command));
@@ -386,6 +386,7 @@ impl Handler<ToJob> for JobActor {
                     false => JobEvent::Stop { deadline },
                 });
             }
+            ToJob::SetTrigger(trigger) => self.found.push_back(JobEvent::SetTrigger(trigger)),
             ToJob::Checkpoint(answer) => {
                 self.checkpoints.ask(answer);
                 self.found.push_back(JobEvent::CheckpointNow);

@@ -18,6 +18,7 @@ use crate::job::{Ended, Held, JobError, JobPhase, JobStatus, JobTally};
 use crate::operator::TaskControl;
 use crate::state::MemoryBudget;
 use crate::state::store::StoreShare;
+use crate::trigger::Trigger;
 
 /// One subtask as the outside sees it.
 #[derive(Clone, Debug)]
@@ -160,6 +161,10 @@ impl JobLink {
             Some(error) => Err(error),
             None => self.over().await,
         }
+    }
+
+    pub(crate) fn set_trigger(&self, trigger: Trigger) {
+        self.job.do_send(ToJob::SetTrigger(trigger));
     }
 
     pub(crate) async fn checkpoint(&self) -> Result<Epoch, JobError> {

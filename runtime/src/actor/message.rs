@@ -12,6 +12,7 @@ use crate::job::{JobError, JobEvent};
 use crate::operator::TaskError;
 use crate::plan::AttemptSeed;
 use crate::time::Timestamp;
+use crate::trigger::Trigger;
 
 /// One message for all, so that what one sender says arrives in its order.
 pub(super) enum ToJob {
@@ -33,6 +34,8 @@ pub(super) enum ToJob {
     WakeTask { at: Timestamp, bell: Bell },
     /// Somebody wants the job ended.
     End { drain: bool, within: Duration },
+    /// Epochs are to begin by another trigger.
+    SetTrigger(Trigger),
     /// Somebody wants to know when an epoch that begins to close now is committed.
     Checkpoint(oneshot::Sender<Result<Epoch, JobError>>),
     /// The runtime is gone: end without another commit.

@@ -146,6 +146,11 @@ fn carry_out(effect: Effect, host: &LoopHost) -> Result<(), Crashed> {
             host.faults.pass(CrashPoint::PartIn)?;
             host.job.do_send(ToJob::Event(JobEvent::Part(part)));
         }
+        Effect::Planned { subtask, splits, dry } => {
+            let attempt = host.attempt;
+            host.job.do_send(ToJob::Event(JobEvent::Planned { attempt, subtask, splits, dry }));
+        }
+        Effect::Available(_) => host.job.do_send(ToJob::Event(JobEvent::Available { attempt: host.attempt })),
         Effect::SourceDone(subtask) => {
             let attempt = host.attempt;
             host.job.do_send(ToJob::Event(JobEvent::SourceDone { attempt, subtask }));

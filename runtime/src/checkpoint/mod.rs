@@ -7,6 +7,7 @@ pub(crate) mod frame;
 mod manifest;
 mod names;
 mod part;
+mod plan;
 
 pub use self::aligner::{Aligner, Misaligned};
 pub use self::barrier::Barrier;
@@ -18,3 +19,4 @@ pub use self::names::{
     StateKind,
 };
 pub use self::part::{Closing, Delivered, Delta, EpochBundle, OutboxPart, Part, SplitPosition};
+pub use self::plan::{EpochPlan, PlannedSplit};

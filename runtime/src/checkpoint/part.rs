@@ -62,12 +62,25 @@ pub struct Part {
     pub positions: Vec<SplitPosition>,
     /// Output for sinks that deliver after the commit.
     pub outbox: Vec<OutboxPart>,
+    /// The watermark would rise with the next epoch, also if that has no records. Only said of micro-batches.
+    pub wants_epoch: bool,
+    /// When the first processing-time timer of the subtask is due.
+    pub timer: Option<Timestamp>,
 }
 
 impl Part {
     /// Makes a part without content.
     pub const fn new(attempt: Attempt, epoch: Epoch, subtask: SubtaskId) -> Self {
-        Self { attempt, epoch, subtask, deltas: Vec::new(), positions: Vec::new(), outbox: Vec::new() }
+        Self {
+            attempt,
+            epoch,
+            subtask,
+            deltas: Vec::new(),
+            positions: Vec::new(),
+            outbox: Vec::new(),
+            wants_epoch: false,
+            timer: None,
+        }
     }
 
     /// Returns the bytes of deltas and output.

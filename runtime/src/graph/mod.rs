@@ -20,6 +20,7 @@ pub use self::node::{
 pub use self::shape::Shape;
 pub use self::validate::{BuildError, BuildErrors};
 use crate::operator::{OutputMode, OutputTag};
+use crate::trigger::Trigger;
 
 /// Any value that may go to another thread, without its type.
 pub type AnySend = Box<dyn std::any::Any + Send>;
@@ -38,6 +39,8 @@ pub struct Graph {
     pub(crate) parallelism: Option<u16>,
     pub(crate) epoch_interval: Option<std::time::Duration>,
     pub(crate) output_mode: OutputMode,
+    pub(crate) trigger: Option<Trigger>,
+    pub(crate) no_data_epochs: Option<bool>,
 }
 
 impl Graph {
@@ -69,6 +72,26 @@ impl Graph {
     /// Sets what of its result the pipeline sends on; by default `Append`.
     pub fn set_output_mode(&mut self, mode: OutputMode) {
         self.output_mode = mode;
+    }
+
+    /// Sets when epochs begin; by default barriers are cut by time.
+    pub fn set_trigger(&mut self, trigger: Trigger) {
+        self.trigger = Some(trigger);
+    }
+
+    /// When epochs begin, if the pipeline says it.
+    pub const fn trigger(&self) -> Option<Trigger> {
+        self.trigger
+    }
+
+    /// Sets whether micro-batches without records are run where event time or a timer asks for them; by default they are.
+    pub fn set_no_data_epochs(&mut self, run: bool) {
+        self.no_data_epochs = Some(run);
+    }
+
+    /// Whether micro-batches without records are run, if the pipeline says it.
+    pub const fn no_data_epochs(&self) -> Option<bool> {
+        self.no_data_epochs
     }
 
     /// Adds a vertex. Without a name it gets one from its kind and place, which is not durable.

@@ -76,11 +76,12 @@ pub trait SourceVertex: Send + Sync {
     /// What the source returns.
     fn splits(&self) -> Result<Vec<SplitId>, BoxError>;
 
-    /// Makes the readers of one subtask and the end of the queue that its task reads. `queued` batches fit in between.
+    /// Makes the readers of one subtask and the end of the queue that its task reads. `queue`: so many batches fit in
+    /// between, of so many records at most.
     fn fetcher(
         &self,
         splits: (Vec<SplitStart>, IdleWatch),
-        queued: usize,
+        queue: (usize, usize),
         task: &TaskControl,
     ) -> (Box<dyn Fetching>, AnySend);
 
@@ -102,6 +103,9 @@ pub trait SourceVertex: Send + Sync {
 
     /// What it says about itself; see [`Source::declaration`].
     fn declaration(&self) -> SourceDeclaration;
+
+    /// See [`Source::max_records_per_epoch`].
+    fn max_records_per_epoch(&self) -> Option<u64>;
 }
 
 /// A source.
@@ -123,12 +127,13 @@ impl<S: Source> SourceVertex for SourceOf<S> {
     fn fetcher(
         &self,
         (splits, idle): (Vec<SplitStart>, IdleWatch),
-        queued: usize,
+        (queued, records): (usize, usize),
         task: &TaskControl,
     ) -> (Box<dyn Fetching>, AnySend) {
         let (sender, receiver) = queue::<Fetched<S::Out>>(queued);
         let source: Arc<dyn Source<Out = S::Out>> = Arc::clone(&self.0) as _;
-        (Box::new(Fetcher::new(source, splits, sender, task.bell.clone(), idle)), Box::new(receiver))
+        let fetcher = Fetcher::new(source, splits, sender, task.bell.clone(), idle).at_most(records);
+        (Box::new(fetcher), Box::new(receiver))
     }
 
     fn head(
@@ -153,6 +158,10 @@ impl<S: Source> SourceVertex for SourceOf<S> {
 
     fn declaration(&self) -> SourceDeclaration {
         self.0.declaration()
+    }
+
+    fn max_records_per_epoch(&self) -> Option<u64> {
+        self.0.max_records_per_epoch()
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::panic::Location;
 
 use crate::graph::{Exchange, Graph, VertexId, VertexKind};
+use crate::operator::OutputMode;
+use crate::trigger::Trigger;
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -162,11 +164,53 @@ impl Graph {
             let given = format!("{:?}", self.epoch_interval.unwrap_or_default());
             errors.push(BuildError::OutOfRange { what: "the epoch interval", given, range: "at least 1 ms" });
         }
+        self.check_trigger(&mut errors);
+        self.check_limits(&mut errors);
         self.check_names(&mut errors);
         self.check_ends(&mut errors);
         self.check_event_times(&mut errors);
         self.check_shapes(&mut errors);
         if errors.is_empty() { Ok(()) } else { Err(BuildErrors(errors)) }
+    }
+
+    fn check_trigger(&self, errors: &mut Vec<BuildError>) {
+        let Some(trigger) = self.trigger else { return };
+        let unsupported = |code, reason| {
+            let at = self.vertices.first().map_or_else(String::new, |vertex| BuildError::place(vertex.at));
+            BuildError::Unsupported { code, operator: self.name.clone(), at, reason }
+        };
+        match (trigger, trigger.too_short()) {
+            (Trigger::RealTime(_), Some((given, least))) => {
+                let reason =
+                    format!("a real-time trigger every {given:?}; give at least {least:?}, or use Trigger::Continuous");
+                errors.push(unsupported("E-TRG-03", reason));
+            }
+            (_, Some((given, _))) => {
+                let given = format!("{given:?}");
+                errors.push(BuildError::OutOfRange {
+                    what: "the interval of Trigger::Continuous",
+                    given,
+                    range: "at least 1 ms",
+                });
+            }
+            _ => {}
+        }
+        if matches!(trigger, Trigger::RealTime(_)) && self.output_mode != OutputMode::Update {
+            let reason =
+                "a real-time trigger needs the output mode update; set it, or use Trigger::Continuous".to_owned();
+            errors.push(unsupported("E-TRG-04", reason));
+        }
+    }
+
+    fn check_limits(&self, errors: &mut Vec<BuildError>) {
+        for vertex in &self.vertices {
+            if let VertexKind::Source(source) = &vertex.kind
+                && source.max_records_per_epoch() == Some(0)
+            {
+                let given = format!("0 for the source {:?} at {}", vertex.name, BuildError::place(vertex.at));
+                errors.push(BuildError::OutOfRange { what: "max_records_per_epoch", given, range: "at least 1" });
+            }
+        }
     }
 
     fn check_names(&self, errors: &mut Vec<BuildError>) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::canary::{Canary, planted};
-use crate::checkpoint::{Delivered, EpochBundle, OperatorDecl, Part};
+use crate::checkpoint::{Delivered, EpochBundle, OperatorDecl};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId};
 use crate::state::FoldedRun;
@@ -24,8 +24,10 @@ use crate::state::store::{Store, StoreError, StoreShare};
 use crate::time::Timestamp;
 
 mod orders;
+mod waiting;
 
 pub use self::orders::{CommitterAnswer, CommitterOrder, CommitterStep, WaitError};
+use self::waiting::{Retry, Write, waiting};
 
 /// Pause before a full disk is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -34,13 +36,6 @@ const MARK: Duration = Duration::from_millis(800);
 
 /// Opens the store anew; told whether it may be created.
 pub type OpenStore = Box<dyn FnMut(bool) -> Result<Box<dyn Store>, StoreError> + Send>;
-
-#[derive(Debug)]
-struct Retry {
-    attempt: Attempt,
-    bundles: Vec<EpochBundle>,
-    at: Timestamp,
-}
 
 /// The committer of one pipeline and shard.
 pub struct Committer {
@@ -168,6 +163,8 @@ impl Committer {
                 Ok(CommitterStep::Worked)
             }
             CommitterOrder::Commit { attempt, bundles } => self.commit(attempt, bundles, now),
+            CommitterOrder::Plan { attempt, .. } if attempt < self.fenced => Ok(CommitterStep::Worked),
+            CommitterOrder::Plan { attempt, plan } => self.plan(attempt, plan, now),
             CommitterOrder::Delivered(delivered) => {
                 let next = self.delivered.entry(delivered.operator).or_default();
                 *next = (*next).max(delivered.next);
@@ -289,7 +286,7 @@ impl Committer {
         let Some(log) = self.log.as_mut() else { return Ok(CommitterStep::Worked) };
         if log.is_closed() {
             // A fold failed and the store could not be opened anew at once.
-            self.retry = Some(Retry { attempt, bundles, at: now });
+            self.retry = Some(Retry { attempt, write: Write::Epochs(bundles), at: now });
             return Ok(CommitterStep::Worked);
         }
         match log.commit(bundles, &delivered) {
@@ -346,38 +343,11 @@ impl Committer {
                     }
                 }
                 let waiting = Arc::new(waiting(epoch, &bundles, error));
-                self.retry = Some(Retry { attempt, bundles, at: now.saturating_add(RETRY) });
+                self.retry = Some(Retry { attempt, write: Write::Epochs(bundles), at: now.saturating_add(RETRY) });
                 Ok(CommitterAnswer::Waiting { error: waiting }.into())
             }
             error => Ok(CommitterAnswer::Failed { attempt, error: Arc::new(error) }.into()),
         }
-    }
-
-    /// A full disk: tries again when it is time, or at once when a fence waits, and then for the last time.
-    fn step_waiting(&mut self, now: Timestamp) -> Result<CommitterStep, Crashed> {
-        let fenced = self.is_fenced();
-        let Some(at) = self.retry.as_ref().map(|retry| retry.at) else { return Ok(CommitterStep::Worked) };
-        if !fenced && now < at {
-            return Ok(CommitterStep::Idle(Some(at)));
-        }
-        let Some(Retry { attempt, bundles, .. }) = self.retry.take() else { return Ok(CommitterStep::Worked) };
-        let step = match self.reopened() {
-            Ok(Reopened::New) => self.committed(attempt, Committed::of(bundles), now),
-            Ok(Reopened::Old) => self.commit(attempt, bundles, now),
-            Err(error) => match crash(&error) {
-                Some(crashed) => Err(crashed),
-                None if error.is_retryable() => {
-                    self.retry = Some(Retry { attempt, bundles, at: now.saturating_add(RETRY) });
-                    Ok(CommitterStep::Worked)
-                }
-                None => Ok(CommitterAnswer::Refused(Arc::new(error)).into()),
-            },
-        };
-        if fenced {
-            // Its parts go with the attempt.
-            self.retry = None;
-        }
-        step
     }
 
     fn folded(&mut self, run: Result<FoldedRun, FoldError>, now: Timestamp) -> Result<CommitterStep, Crashed> {
@@ -460,13 +430,6 @@ impl Committer {
         let store = (self.open)(false)?;
         log.reopen(store)
     }
-}
-
-fn waiting(epoch: Epoch, bundles: &[EpochBundle], source: StoreError) -> WaitError {
-    let (first, last) = (bundles.first(), bundles.last());
-    let bytes = bundles.iter().flat_map(|bundle| &bundle.parts).map(Part::bytes).sum();
-    let number = |bundle: Option<&EpochBundle>| bundle.map_or(epoch, |bundle| bundle.epoch);
-    WaitError::Commit { epoch, first: number(first), last: number(last), bytes, source }
 }
 
 fn store_crash(error: &StoreError) -> Option<Crashed> {

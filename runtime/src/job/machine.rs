@@ -15,6 +15,7 @@
 //! that does not within `stop_timeout` is abandoned; (5) only then the manifest is read and the next attempt starts.
 
 mod advance;
+mod batching;
 mod ending;
 mod tally;
 
@@ -24,16 +25,18 @@ use std::sync::Arc;
 
 use crate::canary::{Canary, planted};
 use crate::checkpoint::{Closing, Delivered, EpochBundle, EpochCoordinator, Part, Reported};
-use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
+use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
 use crate::job::error::{Ended, JobError};
 use crate::job::protocol::{JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
 use crate::job::quarantine::Suspects;
 use crate::job::restart::Restarts;
+use crate::mode::Batches;
 use crate::operator::TaskError;
 use crate::sink::{DeliveryAnswer, SinkErrorKind};
 use crate::state::log::Restored;
 use crate::time::Timestamp;
+use crate::trigger::Trigger;
 
 use self::ending::error_text;
 use self::tally::Tallying;
@@ -95,6 +98,12 @@ pub struct JobMachine {
     next_epoch: Epoch,
     barrier_at: Timestamp,
     skipped: bool,
+    trigger: Trigger,
+    /// How the epoch runs whose barrier comes next.
+    mode: ExecutionMode,
+    batches: Batches,
+    /// When the sources were asked last what they have.
+    asked_at: Timestamp,
     complete: VecDeque<(EpochBundle, usize)>,
     /// Bytes of the epochs that the committer has.
     committing: Option<usize>,
@@ -126,6 +135,7 @@ struct Wanted {
 impl JobMachine {
     /// Begins: the first orders are there to be taken.
     pub fn new(config: JobConfig) -> Self {
+        let trigger = config.trigger.unwrap_or(Trigger::Continuous(config.epoch_interval));
         let mut machine = Self {
             config,
             phase: Phase::Starting,
@@ -142,6 +152,10 @@ impl JobMachine {
             next_epoch: Epoch::GENESIS,
             barrier_at: Timestamp::default(),
             skipped: false,
+            trigger,
+            mode: trigger.mode(),
+            batches: Batches::new(trigger, config.no_data_epochs, None, false),
+            asked_at: Timestamp::default(),
             complete: VecDeque::new(),
             committing: None,
             outbox: BTreeMap::new(),
@@ -184,7 +198,7 @@ impl JobMachine {
         };
         let outbox_bytes = self.outbox.values().sum();
         let (restarts, waiting_bytes) = (self.restarts.total(), self.waiting_bytes());
-        JobStatus { phase, outbox_bytes, waiting_bytes, restarts, ..self.status.clone() }
+        JobStatus { phase, outbox_bytes, waiting_bytes, restarts, mode: self.mode, ..self.status.clone() }
     }
 
     /// How many epochs are in flight.
@@ -210,12 +224,23 @@ impl JobMachine {
             JobEvent::Delivery(answer) => self.on_delivery(answer, now),
             JobEvent::Stop { deadline } => self.want(Wanted { closing: None, deadline }),
             JobEvent::Drain { deadline } => self.want(Wanted { closing: Some(Closing::Drained), deadline }),
-            JobEvent::CheckpointNow => self.barrier_at = now,
+            JobEvent::CheckpointNow => self.want_epoch(now),
             JobEvent::CloseEpoch { attempt, epoch } => {
                 if attempt == self.attempt && epoch == self.next_epoch {
-                    self.barrier_at = self.barrier_at.min(now);
+                    self.want_epoch(now);
                 }
             }
+            JobEvent::Planned { attempt, subtask, splits, dry } => {
+                if attempt == self.attempt {
+                    self.batches.on_answer(subtask, splits, dry);
+                }
+            }
+            JobEvent::Available { attempt } => {
+                if attempt == self.attempt {
+                    self.batches.on_available();
+                }
+            }
+            JobEvent::SetTrigger(trigger) => self.set_trigger(trigger, now),
             JobEvent::Tick => {}
         }
         self.advance(now);
@@ -260,11 +285,18 @@ impl JobMachine {
                 if matches!(self.phase, Phase::Closing(_)) {
                     self.orders.push(JobOrder::FlushSinks);
                 }
+                self.batch_committed(now);
+            }
+            CommitterAnswer::Planned { attempt, epoch } => {
+                if attempt == self.attempt {
+                    self.status.waiting = None;
+                    self.batches.on_written(epoch);
+                }
             }
             CommitterAnswer::Waiting { error } => self.status.waiting = Some(error_text(error.as_ref())),
             CommitterAnswer::FoldIn { wanted } => {
                 if wanted || self.fold_asked {
-                    self.barrier_at = self.barrier_at.min(now);
+                    self.want_epoch(now);
                 }
             }
             CommitterAnswer::Failed { attempt, error: source } => {
@@ -295,6 +327,7 @@ impl JobMachine {
         self.status.restored = restored.epoch;
         self.status.committed = restored.epoch;
         self.next_epoch = restored.epoch.next();
+        self.begin_batches(restored.epoch, restored.plan.clone());
         self.resume_closing = None;
         if let Some(closing) = restored.closing
             && !self.config.restart_finished
@@ -317,7 +350,8 @@ impl JobMachine {
         }
         self.done_sources.clear();
         self.phase = Phase::Building;
-        self.orders.push(JobOrder::Build { attempt, operators, restored, quarantined: self.suspects.quarantined() });
+        let (quarantined, mode) = (self.suspects.quarantined(), self.mode);
+        self.orders.push(JobOrder::Build { attempt, operators, restored, quarantined, mode });
         Ok(())
     }
 
@@ -342,7 +376,7 @@ impl JobMachine {
         self.flushed = false;
         self.fold_asked = false;
         self.skipped = false;
-        self.barrier_at = now.saturating_add(self.config.epoch_interval);
+        self.barrier_at = now.saturating_add(self.interval());
         self.orders.push(JobOrder::WakeAt(self.barrier_at));
         self.phase = Phase::Running;
         self.tallying.runs(self.status.restored, now);
@@ -380,6 +414,7 @@ impl JobMachine {
             {
                 bundle.closing = last.closing;
             }
+            self.note_wishes(&bundle);
             let bytes = bundle.parts.iter().map(Part::bytes).sum();
             self.tallying.complete(bundle.epoch, bytes, now);
             self.complete.push_back((bundle, bytes));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::checkpoint::Part;
-use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
+use crate::checkpoint::{Part, PlannedSplit};
+use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, SubtaskId};
 use crate::job::committer::{CommitterAnswer, CommitterOrder};
 use crate::job::error::{Ended, JobError};
 use crate::job::restart::RestartPolicy;
@@ -12,6 +12,7 @@ use crate::operator::{Quarantined, SourceCommand, TaskError};
 use crate::sink::DeliveryAnswer;
 use crate::state::log::{Committed, Restored};
 use crate::time::Timestamp;
+use crate::trigger::Trigger;
 
 /// How a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,10 @@ use crate::time::Timestamp;
 pub struct JobConfig {
     /// Time between barriers. Default 100 ms; 10 ms is supported, less is experimental. Zero is refused.
     pub epoch_interval: Duration,
+    /// When epochs begin, and how records pass. Default: continuous, with a barrier at every `epoch_interval`.
+    pub trigger: Option<Trigger>,
+    /// Whether micro-batches without records are run where the watermark has risen or a timer is due. Default true.
+    pub no_data_epochs: bool,
     /// Epochs whose barrier is out and whose parts are not all in; at the bound no barrier is sent. Default 2.
     pub max_epochs_in_flight: usize,
     /// How long an epoch may take from its barrier until all parts are in. Default 10 minutes.
@@ -46,6 +51,8 @@ impl Default for JobConfig {
     fn default() -> Self {
         Self {
             epoch_interval: Duration::from_millis(100),
+            trigger: None,
+            no_data_epochs: true,
             max_epochs_in_flight: 2,
             epoch_timeout: Duration::from_secs(600),
             stop_timeout: Duration::from_secs(10),
@@ -83,6 +90,24 @@ pub enum JobEvent {
     },
     /// A subtask handed in a part.
     Part(Part),
+    /// A source subtask says what it gives to the next micro-batch.
+    Planned {
+        /// Its attempt.
+        attempt: Attempt,
+        /// Which one.
+        subtask: SubtaskId,
+        /// What its splits give.
+        splits: Vec<PlannedSplit>,
+        /// Whether that is all there was.
+        dry: bool,
+    },
+    /// A source subtask that had nothing for the next micro-batch has something.
+    Available {
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// Epochs are to begin by another trigger. Nothing is lost or done twice, and nothing restarts.
+    SetTrigger(Trigger),
     /// A source subtask has nothing more.
     SourceDone {
         /// Its attempt.
@@ -140,6 +165,8 @@ pub enum JobOrder {
         restored: Arc<Restored>,
         /// Records that user code is not given.
         quarantined: Arc<[Quarantined]>,
+        /// How its first epoch runs.
+        mode: ExecutionMode,
     },
     /// Hand this to all source subtasks.
     Sources(SourceCommand),
@@ -217,6 +244,8 @@ pub struct JobStatus {
     pub phase: JobPhase,
     /// The attempt that runs or ran last.
     pub attempt: Attempt,
+    /// How the epoch runs whose barrier comes next.
+    pub mode: ExecutionMode,
     /// The epoch that the attempt was restored from.
     pub restored: Epoch,
     /// The last committed epoch.

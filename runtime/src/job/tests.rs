@@ -41,6 +41,7 @@ impl Bench {
 
     fn begin(&mut self, attempt: u64, committed: u64) {
         let restored = Restored {
+            plan: None,
             folded: BTreeSet::new(),
             epoch: Epoch::new(committed),
             closing: None,
@@ -81,6 +82,9 @@ impl Bench {
                 JobOrder::Sources(SourceCommand::Barrier { ends: Ends::Epoch, .. }) => "barrier",
                 JobOrder::Sources(SourceCommand::Barrier { ends: Ends::Life, .. }) => "last barrier",
                 JobOrder::Sources(SourceCommand::Barrier { ends: Ends::Input, .. }) => "final barrier",
+                JobOrder::Committer(CommitterOrder::Plan { .. }) => "write plan",
+                JobOrder::Sources(SourceCommand::Plan { .. }) => "ask",
+                JobOrder::Sources(SourceCommand::Go { .. }) => "go",
                 JobOrder::Sources(SourceCommand::End) => "end",
                 JobOrder::HoldSources(true) => "hold",
                 JobOrder::HoldSources(false) => "release",

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::Bell;
-use crate::checkpoint::{Delta, OutboxPart, Part, SplitPosition, StateEntry};
-use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
+use crate::checkpoint::{Barrier, Delta, OutboxPart, Part, PlannedSplit, SplitPosition, StateEntry};
+use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, ShardId, SubtaskId};
 use crate::metrics::OperatorMeter;
-use crate::operator::{OutputMode, Quarantined, ReadOrder, Splits, TaskControl, Urgency, Waiting};
+use crate::operator::{OutputMode, Quarantined, ReadOrder, Splits, TaskClock, TaskControl, Urgency, Waiting};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
 use crate::state::read::StateRead;
 use crate::state::store::StoreShare;
 use crate::state::{MemoryBudget, TableSetup, UnknownState};
-use crate::time::{SharedClock, Timestamp};
+use crate::time::{Clock, SharedClock, Timestamp};
 
 /// How long a task that waits for memory sleeps.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -28,6 +28,17 @@ pub enum Effect {
     Part(Part),
     /// Tell the job that this subtask's source has nothing more, ever.
     SourceDone(SubtaskId),
+    /// Tell the job what this subtask's source gives to the next micro-batch.
+    Planned {
+        /// The subtask.
+        subtask: SubtaskId,
+        /// What its splits give.
+        splits: Vec<PlannedSplit>,
+        /// Whether that is all there was.
+        dry: bool,
+    },
+    /// Tell the job that this subtask's source has something, after it said that there was nothing.
+    Available(SubtaskId),
     /// A barrier was put in front of all outputs of a source.
     BarrierOut(Epoch),
     /// Close this epoch now: memory wants it, see [`crate::state::Rest`].
@@ -50,6 +61,13 @@ pub struct TaskContext {
     attempt: Attempt,
     subtask: SubtaskId,
     epoch: Epoch,
+    /// How the open epoch runs, and how the one after it, once its barrier is in the chain.
+    mode: ExecutionMode,
+    next_mode: ExecutionMode,
+    /// Nothing where nothing is ever a micro-batch.
+    task_clock: Option<Arc<TaskClock>>,
+    /// The clock's time of this turn, and the processing time that user code sees.
+    turn: Timestamp,
     now: Timestamp,
     clock: SharedClock,
     bell: Bell,
@@ -80,6 +98,10 @@ impl TaskContext {
             attempt,
             subtask,
             epoch: restored.next(),
+            mode: ExecutionMode::Continuous,
+            next_mode: ExecutionMode::Continuous,
+            task_clock: None,
+            turn: now,
             now,
             clock,
             bell,
@@ -118,6 +140,35 @@ impl TaskContext {
         self
     }
 
+    /// Makes it that of an attempt whose first epoch runs so; `clock` is what user code sees.
+    #[must_use]
+    pub(crate) fn running(mut self, mode: ExecutionMode, clock: Arc<TaskClock>) -> Self {
+        self.task_clock = Some(clock);
+        self.next_mode = mode;
+        self.begin_epoch();
+        self
+    }
+
+    fn begin_epoch(&mut self) {
+        self.mode = self.next_mode;
+        if let Some(clock) = &self.task_clock {
+            clock.set_in_batch(self.mode == ExecutionMode::MicroBatch);
+        }
+    }
+
+    /// How the open epoch runs. Only the ends of a chain ask, and what assigns watermarks; no operator can.
+    pub(crate) const fn mode(&self) -> ExecutionMode {
+        self.mode
+    }
+
+    /// A micro-batch begins at this processing time, which stands still for it.
+    pub(crate) fn begin_batch(&mut self, time: Timestamp) {
+        if let Some(clock) = &self.task_clock {
+            clock.begin_batch(time);
+        }
+        self.now = time;
+    }
+
     /// The task's control.
     pub const fn control(&self) -> &TaskControl {
         &self.control
@@ -148,18 +199,22 @@ impl TaskContext {
         self.epoch
     }
 
-    /// The time of this turn; read once per frame.
+    /// The processing time of this turn: the clock's, read once per frame; in a micro-batch that of the batch.
     pub const fn now(&self) -> Timestamp {
         self.now
     }
 
     /// Reads the clock for the next turn.
     pub fn tick(&mut self) {
-        self.now = self.clock.now();
+        self.turn = self.clock.now();
+        self.now = match &self.task_clock {
+            Some(clock) if self.mode == ExecutionMode::MicroBatch => clock.now(),
+            _ => self.turn,
+        };
         self.again_at = None;
         self.reading = false;
         // What the turn before gave to a sink is done now, without another reading of the clock.
-        self.sinks.iter().for_each(|sink| sink.settle(self.now));
+        self.sinks.iter().for_each(|sink| sink.settle(self.turn));
     }
 
     /// When a source took the oldest record of the frame in work; [`Timestamp::MIN`] if nobody knows, as for what a timer gives.
@@ -182,9 +237,14 @@ impl TaskContext {
         self.reading
     }
 
+    /// The clock's time of this turn, for what paces the task itself.
+    pub(crate) const fn turn_time(&self) -> Timestamp {
+        self.turn
+    }
+
     /// Asks for a turn soon although nothing comes: too much memory is taken, and nobody rings when it is given back.
     pub(crate) fn look_again(&mut self) {
-        self.again_at = Some(self.now.saturating_add(LOOK_AGAIN));
+        self.again_at = Some(self.turn.saturating_add(LOOK_AGAIN));
     }
 
     /// Asks for the barrier of the open epoch, once.
@@ -210,7 +270,9 @@ impl TaskContext {
 
     /// When a turn is wanted although nothing came.
     pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
-        self.wake_at.into_iter().chain(self.again_at).min()
+        // In a micro-batch timers fire in front of the barrier; the job knows from the part when the first one is due.
+        let timer = self.wake_at.filter(|_| self.mode == ExecutionMode::Continuous);
+        timer.into_iter().chain(self.again_at).min()
     }
 
     /// The time of this turn, if a mark of processing time is due by it. The wish is over then.
@@ -226,16 +288,25 @@ impl TaskContext {
     }
 
     /// Opens the part of the current epoch: its barrier enters the chain.
-    pub(crate) fn begin_part(&mut self) {
+    pub(crate) fn begin_part(&mut self, barrier: Barrier) {
         let part = Part::new(self.attempt, self.epoch, self.subtask);
-        self.open.push_back(OpenPart { part, waiting: 1, frozen_at: self.now });
+        self.open.push_back(OpenPart { part, waiting: 1, frozen_at: self.turn });
+        self.next_mode = barrier.next_mode;
+    }
+
+    /// Asks for another epoch, also if it has no records: the watermark would rise. Call it while the barrier passes.
+    pub(crate) fn want_epoch(&mut self) {
+        if let Some(open) = self.open.back_mut() {
+            open.part.wants_epoch = true;
+        }
     }
 
     /// The barrier has passed the whole chain: the next epoch begins.
     pub(crate) fn barrier_passed(&mut self) {
-        let epoch = self.epoch;
+        let (epoch, timer) = (self.epoch, self.wake_at);
         self.epoch = epoch.next();
-        self.settle(epoch, |_| {});
+        self.begin_epoch();
+        self.settle(epoch, |part| part.timer = timer);
     }
 
     /// Announces a delta for the epoch's part that will come later.

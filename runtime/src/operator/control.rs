@@ -10,6 +10,7 @@ use crate::channel::Bell;
 use crate::checkpoint::Barrier;
 use crate::metrics::{MetricsLevel, OperatorMeter, OutputMeter, TaskMeter};
 use crate::state::MemoryBudget;
+use crate::time::Timestamp;
 
 /// What the job tells a source task. Barriers and the end then travel in-band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,31 @@ pub enum SourceCommand {
         /// What else ends with the epoch.
         ends: Ends,
     },
+    /// Say what there is for the next micro-batch.
+    Plan {
+        /// How much.
+        amount: Amount,
+    },
+    /// Let the planned records pass, then the barrier.
+    Go {
+        /// The processing time of the batch.
+        time: Timestamp,
+        /// What closes it.
+        barrier: Barrier,
+    },
     /// Send the end: the last epoch is committed and delivered.
     End,
+}
+
+/// How much of what there is goes into a micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// What is at hand, within the source's limit.
+    AtHand,
+    /// Within the limit; where that is not reached, everything that there is, so the answer waits for it.
+    ThereIs,
+    /// Everything that there is, whatever the limit.
+    All,
 }
 
 /// What ends with an epoch.
@@ -265,6 +289,10 @@ pub struct SourceControl {
 struct SourceShared {
     /// The memory that what comes in will take.
     memory: MemoryBudget,
+    /// Most records of the subtask in one micro-batch.
+    limit: usize,
+    /// The first epoch is a micro-batch that had begun.
+    replays: bool,
     pending: AtomicBool,
     held: AtomicBool,
     /// At most the epochs in flight and an end.
@@ -272,9 +300,29 @@ struct SourceShared {
 }
 
 impl SourceControl {
-    /// Makes the control of a source whose records are held back while this memory is full.
-    pub fn within(memory: MemoryBudget) -> Self {
-        Self { shared: Arc::new(SourceShared { memory, ..SourceShared::default() }) }
+    /// Makes the control of a source whose records are held back while this memory is full, and of which a micro-batch takes so many
+    /// at most.
+    pub fn within(memory: MemoryBudget, limit: usize) -> Self {
+        Self { shared: Arc::new(SourceShared { memory, limit, ..SourceShared::default() }) }
+    }
+
+    /// Makes it one whose first epoch is a micro-batch that had begun: it gives what the plan takes of its splits, and nothing else.
+    #[must_use]
+    pub fn replaying(mut self, replays: bool) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.replays = replays;
+        }
+        self
+    }
+
+    /// Says whether the first epoch is a micro-batch that had begun.
+    pub(crate) fn replays(&self) -> bool {
+        self.shared.replays
+    }
+
+    /// Most records of the subtask in one micro-batch.
+    pub(crate) fn limit(&self) -> usize {
+        self.shared.limit
     }
 
     /// The memory that what comes in will take. Nobody rings when there is some again.

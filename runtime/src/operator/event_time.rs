@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::canary::{Canary, planted};
 use crate::channel::{Frame, Grammar, Mark};
+use crate::id::ExecutionMode;
 use crate::metrics::OperatorMeter;
 use crate::operator::{Flow, Node, OpenContext, Splits, TaskContext, TaskError};
 use crate::record::Record;
@@ -41,6 +42,8 @@ struct Inputs {
     splits: Option<usize>,
     /// The last change of the splits' status that was looked at.
     seen: Option<u64>,
+    /// By input, what the records of the open micro-batch raise; told with the next one.
+    held: Vec<Timestamp>,
 }
 
 impl<T, F> fmt::Debug for EventTime<T, F> {
@@ -53,7 +56,7 @@ impl Inputs {
     /// Begins with what was restored.
     fn restored(splits: Option<&Splits>, number: usize) -> Self {
         let Some(splits) = splits else {
-            return Self { coalescer: Coalescer::new(1), splits: None, seen: None };
+            return Self { coalescer: Coalescer::new(1), splits: None, seen: None, held: Vec::new() };
         };
         let count = splits.status().len();
         let mut coalescer = Coalescer::new(count);
@@ -62,7 +65,7 @@ impl Inputs {
                 coalescer.note_watermark(split, splits.watermark(split, number));
             }
         }
-        Self { coalescer, splits: Some(count), seen: None }
+        Self { coalescer, splits: Some(count), seen: None, held: Vec::new() }
     }
 
     /// Which input a record belongs to. The first record that does not name its split makes one input of all.
@@ -71,10 +74,36 @@ impl Inputs {
         match hash.checked_sub(1).map(|split| split as usize) {
             Some(split) if split < count => split,
             _ => {
-                *self = Self { coalescer: self.coalescer.merged(), splits: None, seen: None };
+                let held = self.held.iter().copied().max().into_iter().collect();
+                *self = Self { coalescer: self.coalescer.merged(), splits: None, seen: None, held };
                 0
             }
         }
+    }
+
+    /// Takes note of an input's watermark, for the open epoch or for the one after it. Gives what is known of the input.
+    fn note_watermark(&mut self, input: usize, watermark: Timestamp, mode: ExecutionMode) -> Timestamp {
+        if mode == ExecutionMode::Continuous {
+            self.coalescer.note_watermark(input, watermark);
+            return self.coalescer.input(input);
+        }
+        if self.held.len() <= input {
+            self.held.resize(input + 1, Timestamp::MIN);
+        }
+        let known = self.coalescer.input(input);
+        self.held.get_mut(input).map_or(known, |held| {
+            *held = watermark.max(*held);
+            known.max(*held)
+        })
+    }
+
+    /// Takes note of what was held, and says whether the watermark rises by it.
+    fn release(&mut self) -> bool {
+        for (input, watermark) in self.held.drain(..).enumerate() {
+            self.coalescer.note_watermark(input, watermark);
+        }
+        let mut ahead = self.coalescer.clone();
+        ahead.advance().any(|progress| matches!(progress, Progress::Watermark(_)))
     }
 
     /// Looks which splits have ended or are idle.
@@ -130,12 +159,12 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> EventTime<T, F> {
                 record.time = (self.time)(&record.value, record.time);
                 highest = highest.max(pull.of(&record.value, record.time));
             }
-            inputs.coalescer.note_watermark(input, pull.watermark(highest));
+            let known = inputs.note_watermark(input, pull.watermark(highest), context.mode());
             inputs.coalescer.note_idle(input, false);
             if inputs.splits.is_some()
                 && let Some(splits) = context.splits_mut()
             {
-                splits.note_watermark(input, self.number, inputs.coalescer.input(input));
+                splits.note_watermark(input, self.number, known);
             }
         }
         if pull.refused() > 0 {
@@ -145,10 +174,10 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> EventTime<T, F> {
             self.passing.push_back(Frame::Active);
         }
         self.passing.push_back(Frame::Records(records));
-        self.tell(context);
+        self.tell_at_once(context);
     }
 
-    fn mark(&mut self, mark: Mark, context: &TaskContext) {
+    fn mark(&mut self, mark: Mark, context: &mut TaskContext) {
         let inputs = Self::inputs(&mut self.inputs, self.number, context);
         match mark {
             Mark::Watermark(Timestamp::MAX) => inputs.coalescer.note_end(),
@@ -160,9 +189,26 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> EventTime<T, F> {
                     inputs.coalescer.note_idle(0, mark == Mark::Idle);
                 }
             }
+            Mark::Barrier(_) if context.mode() == ExecutionMode::MicroBatch => return self.close_batch(mark, context),
             Mark::ProcessingTime(_) | Mark::Barrier(_) | Mark::End => return self.passing.push_back(mark.frame()),
         }
+        self.tell_at_once(context);
+    }
+
+    /// In front of the barrier of a micro-batch: what the batches before have raised. What this one has raised comes with the next.
+    fn close_batch(&mut self, barrier: Mark, context: &mut TaskContext) {
         self.tell(context);
+        self.passing.push_back(barrier.frame());
+        if Self::inputs(&mut self.inputs, self.number, context).release() {
+            context.want_epoch();
+        }
+    }
+
+    /// Says what changed, unless that waits for the barrier.
+    fn tell_at_once(&mut self, context: &TaskContext) {
+        if context.mode() == ExecutionMode::Continuous {
+            self.tell(context);
+        }
     }
 
     /// Says what changed.
@@ -200,7 +246,7 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> Node<T> for EventTime<T, F> {
         }
         if self.inputs.is_none() {
             // What is restored goes before everything else.
-            self.tell(context);
+            self.tell_at_once(context);
         }
         match frame.into_records() {
             Ok(records) => {
@@ -228,7 +274,7 @@ impl<T, F: Fn(&T, Timestamp) -> Timestamp> Node<T> for EventTime<T, F> {
             (inputs, _) => inputs.is_none(),
         };
         if news {
-            self.tell(context);
+            self.tell_at_once(context);
         }
         match self.pass(context)? {
             Flow::Ready => self.next.flush(context),

@@ -1,6 +1,7 @@
 //! The first link of a task that is fed by other tasks.
 
 use crate::channel::{Frame, Gate};
+use crate::id::ExecutionMode;
 use crate::operator::{Flow, Head, Node, Polled, TaskContext, TaskControl, TaskError};
 use crate::time::Timestamp;
 
@@ -17,6 +18,8 @@ pub struct InputHead<T> {
     was_time: bool,
     /// When the first barrier of the epoch that is closing came.
     aligns_since: Option<Timestamp>,
+    /// A barrier that waits for timers which fire in front of it.
+    barrier: Option<Frame<T>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +38,22 @@ impl<T> std::fmt::Debug for InputHead<T> {
 impl<T> InputHead<T> {
     /// Puts a gate in front of a chain.
     pub fn new(gate: Gate<T>, chain: Box<dyn Node<T>>, control: TaskControl) -> Self {
-        Self { gate, chain, control, passing: Passing::Nothing, last: false, was_time: false, aligns_since: None }
+        Self {
+            gate,
+            chain,
+            control,
+            passing: Passing::Nothing,
+            last: false,
+            was_time: false,
+            aligns_since: None,
+            barrier: None,
+        }
     }
 
     fn next(&mut self, context: &TaskContext) -> Result<Option<Frame<T>>, TaskError> {
         let frame = self.gate.poll()?;
         if self.aligns_since.is_none() && self.gate.is_aligning() {
-            self.aligns_since = Some(context.now());
+            self.aligns_since = Some(context.turn_time());
         }
         Ok(frame)
     }
@@ -64,9 +76,13 @@ impl<T> InputHead<T> {
 impl<T> Head for InputHead<T> {
     fn poll(&mut self, context: &mut TaskContext) -> Result<Polled, TaskError> {
         // In turns: a timer that is always due must not keep out the barrier that its changes wait for.
-        let mut frame = if std::mem::take(&mut self.was_time) { self.next(context)? } else { None };
+        let waited = self.barrier.take();
+        let timed = waited.is_some();
+        let mut frame = if std::mem::take(&mut self.was_time) && !timed { self.next(context)? } else { waited };
+        let in_batch = context.mode() == ExecutionMode::MicroBatch;
         if frame.is_none()
             && !self.last
+            && !in_batch
             && let Some(now) = context.take_due()
         {
             self.was_time = true;
@@ -83,6 +99,16 @@ impl<T> Head for InputHead<T> {
                 Flow::Blocked => Polled::Blocked,
             });
         };
+        if let Frame::Barrier(barrier) = &frame
+            && in_batch
+            && !timed
+            && !barrier.last
+            && let Some(now) = context.take_due()
+        {
+            self.barrier = Some(frame);
+            let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
+            return Ok(self.passed(flow, context));
+        }
         let mut taken = Timestamp::MIN;
         match &frame {
             Frame::Records(records) => {
@@ -94,9 +120,9 @@ impl<T> Head for InputHead<T> {
                 if self.last {
                     context.end_time();
                 }
-                let aligned = self.aligns_since.take().map(|since| context.now().saturating_since(since));
+                let aligned = self.aligns_since.take().map(|since| context.turn_time().saturating_since(since));
                 self.control.meter().aligned(aligned.unwrap_or_default());
-                context.begin_part();
+                context.begin_part(*barrier);
                 self.passing = Passing::Barrier;
             }
             Frame::End => self.passing = Passing::End,

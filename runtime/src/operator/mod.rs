@@ -4,6 +4,7 @@
 //! unbounded room: it goes on when its successor has room again. A [`Driver`] runs one operator and hands frames of at
 //! most 256 records to the next [`Node`]; a call per frame, not per record.
 
+mod batch_time;
 mod context;
 mod control;
 mod driver;
@@ -19,8 +20,10 @@ mod sides;
 mod splits;
 mod tee;
 
+pub use self::batch_time::BatchTime;
+pub(crate) use self::batch_time::TaskClock;
 pub use self::context::{Effect, OpenContext, TaskContext};
-pub use self::control::{DropCounter, DropReason, Dropped, Ends, SourceCommand, SourceControl, TaskControl};
+pub use self::control::{Amount, DropCounter, DropReason, Dropped, Ends, SourceCommand, SourceControl, TaskControl};
 pub use self::driver::{Driver, Fired, FrameInput, Operator, Prepared};
 pub use self::event_time::EventTime;
 pub use self::head::{Head, Polled};

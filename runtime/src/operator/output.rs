@@ -18,7 +18,7 @@ impl<T> Output<T> {
     }
 
     fn flow(&self, sent: Sent, context: &TaskContext) -> Flow {
-        self.meter.note(sent == Sent::Full, context.now());
+        self.meter.note(sent == Sent::Full, context.turn_time());
         match sent {
             Sent::Yes => Flow::Ready,
             Sent::Full => Flow::Blocked,

@@ -5,21 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::LinkProbe;
+use crate::checkpoint::PlannedSplit;
 use crate::error::BoxError;
 use crate::graph::{AnySend, Exchange, Vertex, VertexId, VertexKind};
-use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
+use crate::guarantee::Guarantee;
+use crate::id::{Attempt, ExecutionMode, OperatorId, ShardId, SubtaskId};
 use crate::metrics::MetricsLevel;
 use crate::operator::{
-    AnyNode, Head, OpenContext, Origin, Origins, Quarantined, SourceControl, Splits, TaskContext, TaskControl,
-    TaskError,
+    AnyNode, BatchTime, Head, OpenContext, Origin, Origins, Quarantined, SourceControl, Splits, TaskClock, TaskContext,
+    TaskControl, TaskError,
 };
 use crate::plan::{Plan, TaskPlan, fuse};
+use crate::position::SplitId;
 use crate::source::{Fetching, Idleness, SplitStart, idleness};
 use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::log::Restored;
 use crate::state::store::StoreShare;
 use crate::time::SharedClock;
+
+/// Most records of a source in one micro-batch where it says nothing.
+const RECORDS_PER_EPOCH: u64 = 262_144;
 
 /// What an attempt is made from.
 #[derive(Clone, Debug)]
@@ -38,6 +44,8 @@ pub struct AttemptSpec {
     pub channel_frames: usize,
     /// Batches that a reader may be ahead of its task. Default 8.
     pub read_ahead: usize,
+    /// How the first epoch runs. The plan of a micro-batch that had begun is in `restored`.
+    pub mode: ExecutionMode,
     /// Time between barriers.
     pub epoch_interval: Duration,
     /// Key groups of the pipeline.
@@ -92,6 +100,8 @@ pub struct TaskSeed {
     pub origins: Origins,
     plan: Plan,
     spec: Arc<AttemptSpec>,
+    /// The processing time of micro-batches; one for all subtasks.
+    batch: BatchTime,
     source_control: Option<(SourceControl, (Vec<SplitStart>, Idleness), AnySend)>,
     /// Incoming channels by edge, ordered by upstream subtask.
     inputs: BTreeMap<usize, Vec<AnySend>>,
@@ -126,6 +136,7 @@ impl Plan {
     /// What a source says when it lists its splits, or that a split with a saved position is gone.
     pub fn seed(&self, spec: AttemptSpec) -> Result<AttemptSeed, BoxError> {
         let spec = Arc::new(spec);
+        let batch = BatchTime::default();
         let mut seeds: BTreeMap<SubtaskId, TaskSeed> = BTreeMap::new();
         let mut origins: BTreeMap<VertexId, Vec<Origin>> = BTreeMap::new();
         for task in &*self.tasks {
@@ -138,6 +149,7 @@ impl Plan {
                     origins: Origins::default(),
                     plan: self.clone(),
                     spec: Arc::clone(&spec),
+                    batch: batch.clone(),
                     source_control: None,
                     inputs: BTreeMap::new(),
                     outputs: HashMap::new(),
@@ -188,12 +200,15 @@ impl Plan {
         splits.sort();
         splits.dedup();
         let mut shares: Vec<Vec<SplitStart>> = (0..self.parallelism).map(|_| Vec::new()).collect();
+        let mut planned = planned_splits(spec, operator, source.declaration().guarantee);
         for (index, split) in splits.into_iter().enumerate() {
             let position = saved.remove(&split);
+            let plan = planned.remove(&split);
             let start = SplitStart {
                 split,
                 from: position.map(|position| position.position.clone()),
                 ended: position.is_some_and(|position| position.ended),
+                planned: plan.map(|planned| (planned.records, planned.end.clone())),
                 watermarks: position.map(|position| position.watermarks.clone()).unwrap_or_default(),
             };
             if let Some(share) = shares.get_mut(index % usize::from(self.parallelism)) {
@@ -210,6 +225,14 @@ impl Plan {
             );
             return Err(text.into());
         }
+        if let Some((split, planned)) = planned.into_iter().next() {
+            let (name, records) = (&vertex.name, planned.records);
+            let text = format!(
+                "split {split} of source {name} is gone, and the micro-batch that had begun takes {records} records of it; bring it \
+                 back, or start on another store"
+            );
+            return Err(text.into());
+        }
         let declared = task.vertices.iter().filter_map(|vertex| self.graph.event_time(*vertex)?.idle_after);
         let limits: Vec<Duration> = declared.collect();
         let open = shares.iter().flatten().filter(|start| !start.ended).map(|start| Origin {
@@ -219,13 +242,19 @@ impl Plan {
             until: None,
         });
         let open = open.collect();
+        let limit = source.max_records_per_epoch().unwrap_or(RECORDS_PER_EPOCH).max(1);
+        let all = shares.iter().map(Vec::len).sum::<usize>().max(1);
         for (index, splits) in (0..self.parallelism).zip(shares) {
             let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
-            let control = SourceControl::within(spec.memory.clone());
+            // By splits: a subtask that has none takes none.
+            let limit = (u128::from(limit) * splits.len() as u128).div_ceil(all as u128);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
+            let control = SourceControl::within(spec.memory.clone(), limit).replaying(spec.restored.plan.is_some());
             // A drained pipeline reads nothing more unless the job says so.
             control.hold(spec.restored.closing.is_some());
             let (watch, idleness) = idleness(Arc::clone(&spec.clock), splits.len(), &limits);
-            let (fetching, fetched) = source.fetcher((splits.clone(), watch), spec.read_ahead, &seed.control);
+            let queue = (spec.read_ahead, limit);
+            let (fetching, fetched) = source.fetcher((splits.clone(), watch), queue, &seed.control);
             seed.source = Some(SourceSeed { control: control.clone(), fetching });
             seed.source_control = Some((control, (splits, idleness), fetched));
         }
@@ -281,8 +310,11 @@ impl TaskSeed {
         let kind = plan.graph.vertex(head_vertex).ok_or_else(broken)?.kind.clone();
         let control = self.control.clone();
         let bell = control.bell.clone();
+        let task_clock = Arc::new(TaskClock::new(Arc::clone(&clock), self.batch.clone()));
         let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, Arc::clone(&clock), bell);
-        let mut context = context.controlled_by(control.clone());
+        let mut context = context.controlled_by(control.clone()).running(spec.mode, Arc::clone(&task_clock));
+        // What user code sees.
+        let clock: SharedClock = task_clock;
         let head: Box<dyn Head> = match kind {
             VertexKind::Source(source) => {
                 let chain = self.outputs_of(head_vertex, &clock)?;
@@ -385,6 +417,13 @@ impl TaskSeed {
         let sides = sides.collect::<Option<BTreeMap<_, _>>>().ok_or_else(|| self.broken())?;
         operator.split(main, sides, (&vertex.name, &self.control)).ok_or_else(|| self.broken())
     }
+}
+
+/// What a micro-batch that had begun takes of a source; nothing of one that cannot give a record again.
+fn planned_splits(spec: &AttemptSpec, operator: OperatorId, guarantee: Guarantee) -> BTreeMap<&SplitId, &PlannedSplit> {
+    let plan = spec.restored.plan.iter().filter(|_| guarantee != Guarantee::AtMostOnce);
+    let splits = plan.flat_map(|plan| &plan.splits).filter(|planned| planned.operator == operator);
+    splits.map(|planned| (&planned.split, planned)).collect()
 }
 
 /// Joins all that read one output of a vertex.

@@ -16,7 +16,7 @@ fn takes<T>(meter: &OperatorMeter, records: &[Record<T>], context: &TaskContext)
     meter.took(records.len());
     // Either a stream has event times or it has none; a record without one among others counts for nothing.
     if meter.is_counting() && records.first().is_some_and(|record| record.time > Timestamp::MIN) {
-        let now = context.now().as_micros();
+        let now = context.turn_time().as_micros();
         for time in records.iter().map(|record| record.time).filter(|time| *time > Timestamp::MIN) {
             meter.done_after(u64::try_from(now.saturating_sub(time.as_micros())).unwrap_or(0));
         }

@@ -18,6 +18,15 @@ enum State<T> {
 struct Split<T> {
     start: SplitStart,
     state: State<T>,
+    /// Its reader had nothing once, and that was said.
+    dry: bool,
+}
+
+impl<T> Split<T> {
+    /// Takes note that the reader had nothing; says whether for the first time.
+    const fn is_first_dry(&mut self) -> bool {
+        !std::mem::replace(&mut self.dry, true)
+    }
 }
 
 /// All readers of one subtask. It may block in a reader, so its host gives it a thread of its own; the simulator steps it.
@@ -30,6 +39,8 @@ pub struct Fetcher<T> {
     pending: Option<Fetched<T>>,
     idle: IdleWatch,
     turn: usize,
+    /// Most records of one batch.
+    limit: usize,
 }
 
 impl<T> std::fmt::Debug for Fetcher<T> {
@@ -72,9 +83,16 @@ impl<T: Send + 'static> Fetcher<T> {
     ) -> Self {
         let splits = splits.into_iter().map(|start| {
             let state = if start.ended { State::Ended } else { State::Waiting };
-            Split { start, state }
+            Split { start, state, dry: false }
         });
-        Self { source, splits: splits.collect(), out, task, pending: None, idle, turn: 0 }
+        Self { source, splits: splits.collect(), out, task, pending: None, idle, turn: 0, limit: BATCH_RECORDS }
+    }
+
+    /// Asks readers for at most so many records at once, where that is less than usual.
+    #[must_use]
+    pub fn at_most(mut self, records: usize) -> Self {
+        self.limit = records.clamp(1, BATCH_RECORDS);
+        self
     }
 
     fn hand_over(&mut self, fetched: Fetched<T>) -> Fetch {
@@ -104,7 +122,7 @@ impl<T: Send + 'static> Fetcher<T> {
     fn poll(&mut self, index: usize) -> Option<Fetched<T>> {
         let split = self.splits.get_mut(index)?;
         let before = split.start.from.clone().unwrap_or_default();
-        let polled = match poll_split(self.source.as_ref(), split) {
+        let polled = match poll_split(self.source.as_ref(), split, self.limit) {
             Ok(polled) => polled,
             Err(error) => {
                 let _ = self.stop();
@@ -128,7 +146,8 @@ impl<T: Send + 'static> Fetcher<T> {
         }
         // A place can move without a record: behind lines that are left out, behind an empty file.
         if batch.end == before {
-            return None;
+            let first = polled == Polled::Idle && self.splits.get_mut(index).is_some_and(Split::is_first_dry);
+            return first.then_some(Fetched::Dry { split: index });
         }
         self.idle.hands_over(index);
         Some(Fetched::Batch { split: index, batch, at, ended })
@@ -138,14 +157,15 @@ impl<T: Send + 'static> Fetcher<T> {
 fn poll_split<T: Send + 'static>(
     source: &dyn Source<Out = T>,
     split: &mut Split<T>,
+    limit: usize,
 ) -> Result<Option<(Polled, Batch<T>)>, BoxError> {
     if matches!(split.state, State::Waiting) {
         split.state = State::Open(source.reader(&split.start.split, split.start.from.as_ref())?);
     }
     let State::Open(reader) = &mut split.state else { return Ok(None) };
     let mut batch = Batch { records: Vec::new(), end: split.start.from.clone().unwrap_or_default() };
-    let polled = reader.poll(&mut batch, BATCH_RECORDS)?;
-    if batch.records.len() > BATCH_RECORDS {
+    let polled = reader.poll(&mut batch, limit)?;
+    if batch.records.len() > limit {
         return Err(format!("a reader returned {} records, more than the limit", batch.records.len()).into());
     }
     split.start.from = Some(batch.end.clone());

@@ -1,21 +1,25 @@
 //! The first link of a task that reads a source.
 //!
 //! Readers hand over batches; this head puts them into the chain and barriers between them. What an epoch records of a split is the
-//! end of the last batch that went in front of the barrier.
+//! end of the last batch that went in front of the barrier. In micro-batches they wait in the [`Backlog`] until the job lets a
+//! planned number of them pass.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Mark, QueueReceiver, QueueRecvError};
-use crate::checkpoint::SplitPosition;
-use crate::id::OperatorId;
+use crate::checkpoint::{Barrier, SplitPosition};
+use crate::error::BoxError;
+use crate::id::{ExecutionMode, OperatorId};
 use crate::metrics::OperatorMeter;
 use crate::operator::{
-    Effect, Ends, Flow, Head, Node, Origin, Polled, SourceCommand, SourceControl, TaskContext, TaskControl, TaskError,
+    Amount, Effect, Ends, Flow, Head, Node, Origin, Polled, SourceCommand, SourceControl, TaskContext, TaskControl,
+    TaskError,
 };
 use crate::position::{Position, SplitId};
 use crate::record::Record;
+use crate::source::backlog::{Backlog, Item};
 use crate::source::{Fetched, Idleness, SplitStart};
 use crate::time::Timestamp;
 
@@ -35,8 +39,14 @@ pub struct SourceHead<T> {
     splits: Vec<Split>,
     idleness: Idleness,
     fetched: QueueReceiver<Fetched<T>>,
-    /// Only ever filled by a planted bug.
-    ahead: VecDeque<Fetched<T>>,
+    /// In continuous mode only ever filled by a planted bug, or by the micro-batches before.
+    backlog: Backlog<T>,
+    /// The planned batches pass, and this barrier behind them.
+    going: Option<Barrier>,
+    /// The job ends when everything is read that there is; the input does not.
+    finite: bool,
+    /// Timers have fired in front of the barrier that is due.
+    timed: bool,
     /// Records of the batch in work that are not in the chain yet, and where it ends.
     batch: Vec<Record<T>>,
     /// When the reader gave them.
@@ -72,6 +82,8 @@ impl<T> SourceHead<T> {
         control: TaskControl,
         source: SourceControl,
     ) -> Self {
+        let planned = splits.iter().map(|start| (start.planned.clone(), start.ended));
+        let backlog = Backlog::new(planned, source.limit(), source.replays());
         let splits = splits.into_iter().map(|start| Split {
             id: start.split,
             position: start.from,
@@ -84,7 +96,10 @@ impl<T> SourceHead<T> {
             splits: splits.collect(),
             idleness,
             fetched,
-            ahead: VecDeque::new(),
+            backlog,
+            going: None,
+            finite: false,
+            timed: false,
             batch: Vec::new(),
             taken: Timestamp::MIN,
             batch_end: None,
@@ -112,11 +127,20 @@ impl<T> SourceHead<T> {
                 self.last |= ends != Ends::Epoch;
                 if self.last {
                     context.end_time();
+                    self.backlog.clear();
                 }
                 if ends == Ends::Input && !std::mem::replace(&mut self.done, true) {
                     self.due.push_back(Mark::Watermark(Timestamp::MAX));
                 }
                 self.due.push_back(Mark::Barrier(barrier));
+            }
+            SourceCommand::Plan { amount } => {
+                self.finite = amount != Amount::AtHand;
+                self.backlog.ask(amount);
+            }
+            SourceCommand::Go { time, barrier } => {
+                context.begin_batch(time);
+                self.going = Some(barrier);
             }
             SourceCommand::End => self.due.push_back(Mark::End),
         }
@@ -128,9 +152,18 @@ impl<T> SourceHead<T> {
         while polled == Polled::Worked
             && let Some(mut mark) = self.due.pop_front()
         {
+            if let Mark::Barrier(_) = mark
+                && context.mode() == ExecutionMode::MicroBatch
+                && !std::mem::replace(&mut self.timed, true)
+                && let Some(now) = context.take_due()
+            {
+                self.due.push_front(mark);
+                mark = Mark::ProcessingTime(now);
+            }
             if let Mark::Barrier(barrier) = &mut mark {
                 barrier.had_data |= self.splits.iter().any(|split| split.changed);
-                context.begin_part();
+                self.timed = false;
+                context.begin_part(*barrier);
                 let positions = self.positions(context);
                 context.deliver_positions(positions);
             }
@@ -176,18 +209,41 @@ impl<T> SourceHead<T> {
 
     /// Planted bug: takes the readers' word for where the source stands, with what lies between them and this task.
     fn read_ahead(&mut self) {
-        while let Ok(fetched) = self.fetched.try_recv() {
-            if let Fetched::Batch { split, batch, .. } = &fetched
-                && let Some(slot) = self.splits.get_mut(*split)
-            {
-                slot.position = Some(batch.end.clone());
+        while let Ok(Some(item)) = self.receive() {
+            if let Some(slot) = self.splits.get_mut(item.split) {
+                slot.position = Some(item.batch.end.clone());
                 slot.changed = true;
             }
-            self.ahead.push_back(fetched);
+            drop(self.backlog.push(item));
         }
     }
 
     /// Takes the next batch from the readers.
+    fn receive(&mut self) -> Result<Option<Item<T>>, TaskError> {
+        loop {
+            return match self.fetched.try_recv() {
+                Ok(Fetched::Batch { split, batch, at, ended }) => {
+                    self.idleness.took(split);
+                    Ok(Some(Item { split, batch, at, ended }))
+                }
+                Ok(Fetched::Dry { split }) => {
+                    self.backlog.note_dry(split);
+                    continue;
+                }
+                Ok(Fetched::Failed { split, error }) => Err(self.failed(Some(split), error)),
+                // Closed: all splits have ended, and the readers with them. A reader that dies otherwise says so first.
+                Err(QueueRecvError::Empty | QueueRecvError::Closed) => Ok(None),
+            };
+        }
+    }
+
+    fn failed(&self, split: Option<usize>, source: BoxError) -> TaskError {
+        let split =
+            split.and_then(|split| self.splits.get(split)).map_or_else(String::new, |split| split.id.to_string());
+        TaskError::Source { operator: self.name.clone(), split, source }
+    }
+
+    /// Takes the next batch into work.
     fn fetch(&mut self, context: &mut TaskContext) -> Result<bool, TaskError> {
         if self.last || self.source.is_held() {
             return Ok(false);
@@ -196,28 +252,57 @@ impl<T> SourceHead<T> {
             context.look_again();
             return Ok(false);
         }
-        let fetched = match self.ahead.pop_front() {
-            Some(fetched) => Ok(fetched),
-            None => self.fetched.try_recv(),
+        let item = match self.backlog.pop() {
+            Some(item) => Some(item),
+            None => self.receive()?,
         };
-        match fetched {
-            Ok(Fetched::Batch { split, batch, at, ended }) => {
-                self.taken = at;
-                self.idleness.took(split);
-                self.batch = batch.records;
-                // Who assigns event times has to tell the splits apart.
-                let number = u32::try_from(split + 1).unwrap_or(0);
-                self.batch.iter_mut().for_each(|record| record.hash = number);
-                self.batch_end = Some((split, batch.end, ended));
-                Ok(true)
-            }
-            Ok(Fetched::Failed { split, error }) => {
-                let split = self.splits.get(split).map_or_else(String::new, |split| split.id.to_string());
-                Err(TaskError::Source { operator: self.name.clone(), split, source: error })
-            }
-            // Closed: all splits have ended, and the readers with them. A reader that dies otherwise says so first.
-            Err(QueueRecvError::Empty | QueueRecvError::Closed) => Ok(false),
+        Ok(item.map(|item| self.begin(item)).is_some())
+    }
+
+    fn begin(&mut self, item: Item<T>) {
+        self.taken = item.at;
+        self.batch = item.batch.records;
+        // Who assigns event times has to tell the splits apart.
+        let number = u32::try_from(item.split + 1).unwrap_or(0);
+        self.batch.iter_mut().for_each(|record| record.hash = number);
+        self.batch_end = Some((item.split, item.batch.end, item.ended));
+    }
+
+    /// Puts the next batch of the readers into the backlog.
+    fn fill(&mut self, context: &mut TaskContext) -> Result<bool, TaskError> {
+        let stopped = self.is_stopped();
+        if stopped && !self.source.is_held() {
+            // Nobody rings when there is memory again, also not for what is here already.
+            context.look_again();
         }
+        if self.last || stopped || !self.backlog.has_room() {
+            return Ok(false);
+        }
+        let Some(item) = self.receive()? else { return Ok(false) };
+        let split = item.split;
+        self.backlog.push(item).map_err(|error| self.failed(Some(split), error.into()))?;
+        Ok(true)
+    }
+
+    /// No records pass: the job holds them back, or the state takes too much memory, and epochs without records go on. Nothing stops a
+    /// micro-batch that is put together whatever it takes.
+    fn is_stopped(&self) -> bool {
+        (self.source.is_held() || self.source.memory().is_closed()) && !self.backlog.goes_on()
+    }
+
+    /// A turn between two micro-batches: keeps what comes, and answers when it is asked.
+    fn rest(&mut self, context: &mut TaskContext) -> Result<bool, TaskError> {
+        let filled = self.fill(context)?;
+        let stopped = self.is_stopped();
+        let (operator, splits) = (self.operator, &self.splits);
+        let name = |split: usize| splits.get(split).map(|split| split.id.clone());
+        let answer = self.backlog.answer(operator, name, (filled, stopped));
+        if let Some((splits, dry)) = answer.map_err(|error| self.failed(None, error.into()))? {
+            context.push_effect(Effect::Planned { subtask: context.subtask(), splits, dry });
+        } else if self.backlog.take_news(stopped) {
+            context.push_effect(Effect::Available(context.subtask()));
+        }
+        Ok(filled)
     }
 
     /// Puts the next frame of the batch into the chain. A barrier falls between batches only: a batch in work is finished.
@@ -257,7 +342,8 @@ impl<T> SourceHead<T> {
         // The batch in work is not in front of everybody yet, whatever its reader found behind it.
         let feeding = self.batch_end.as_ref().map(|(split, ..)| *split);
         for split in 0..self.splits.len() {
-            let time = if feeding == Some(split) { Duration::ZERO } else { self.idleness.idle_for(split) };
+            let here = feeding == Some(split) || self.backlog.has(split);
+            let time = if here { Duration::ZERO } else { self.idleness.idle_for(split) };
             splits.idle_for(split, time);
         }
     }
@@ -280,22 +366,33 @@ impl<T> Head for SourceHead<T> {
         if self.batch_end.is_some() {
             return self.feed(context);
         }
+        if let Some(barrier) = self.going {
+            if let Some(item) = self.backlog.pop_planned() {
+                self.begin(item);
+                return self.feed(context);
+            }
+            self.going = None;
+            self.due.push_back(Mark::Barrier(barrier));
+            return self.pass_due(context);
+        }
         if let Some(command) = self.source.take() {
             return self.on_command(command, context);
         }
+        let rests = context.mode() == ExecutionMode::MicroBatch;
         if !self.last
+            && !rests
             && let Some(now) = context.take_due()
         {
             let flow = self.chain.offer(Frame::ProcessingTime(now), context)?;
             return Ok(self.passed(flow, context));
         }
-        let fetched = self.fetch(context)?;
+        let fetched = if rests { self.rest(context)? } else { self.fetch(context)? };
         // Behind the fetch, so that a split whose batch was just taken is not idle.
         self.look_for_idle(context);
         if fetched {
-            return self.feed(context);
+            return if rests { Ok(Polled::Worked) } else { self.feed(context) };
         }
-        if !self.done && !self.last && self.splits.iter().all(|split| split.ended) {
+        if !self.done && !self.last && !self.finite && self.splits.iter().all(|split| split.ended) {
             self.done = true;
             context.push_effect(Effect::SourceDone(context.subtask()));
             // Others that go on need not wait for this one.

@@ -4,14 +4,17 @@
 //! may block; the source *task* puts their batches in front of barriers. An epoch records the end of the last batch
 //! that the task put in front of its barrier, never the reader's own place: a reader is ahead by what lies in between.
 
+mod backlog;
 mod fetch;
 mod head;
 mod idleness;
+mod limited;
 
 pub use self::fetch::{Fetch, Fetcher, Fetching};
 pub use self::head::SourceHead;
 pub(crate) use self::idleness::idleness;
 pub use self::idleness::{IdleWatch, Idleness};
+pub use self::limited::Limited;
 use crate::error::BoxError;
 pub use crate::guarantee::{Guarantee, SourceDeclaration};
 pub use crate::position::{Position, SplitId};
@@ -43,6 +46,20 @@ pub trait Source: Send + Sync + 'static {
     /// holds the watermark back like any other that has had no record yet.
     fn concurrent_splits(&self) -> usize {
         usize::MAX
+    }
+
+    /// Most records of the source in one micro-batch, shared out to its splits; at least 1, of each subtask that reads any. 262,144 where it says nothing. In continuous
+    /// mode nothing is limited.
+    fn max_records_per_epoch(&self) -> Option<u64> {
+        None
+    }
+
+    /// Lets a micro-batch take at most so many records of the source; at least 1. It may change from one start to the next.
+    fn with_max_records_per_epoch(self, records: u64) -> Limited<Self>
+    where
+        Self: Sized,
+    {
+        Limited::new(self, records)
     }
 
     /// Says what kind of source it is, what its positions count and what it guarantees, for `explain` and for tables. By
@@ -108,6 +125,11 @@ pub enum Fetched<T> {
         /// Whether the split ends there.
         ended: bool,
     },
+    /// A reader had nothing for the first time.
+    Dry {
+        /// Which of the subtask's splits.
+        split: usize,
+    },
     /// The reader failed.
     Failed {
         /// Which of the subtask's splits.
@@ -126,6 +148,8 @@ pub struct SplitStart {
     pub from: Option<Position>,
     /// Whether it had ended at that position.
     pub ended: bool,
+    /// What a micro-batch that had begun takes of it: so many records, and the place behind them.
+    pub planned: Option<(u64, Position)>,
     /// Its watermarks at that position; see [`SplitPosition::watermarks`](crate::checkpoint::SplitPosition::watermarks).
     pub watermarks: Vec<Timestamp>,
 }

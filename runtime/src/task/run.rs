@@ -88,7 +88,7 @@ impl TaskMachine {
 
     /// Makes a machine. An epoch's entries are encoded within half of `epoch_interval`.
     pub fn new(head: Box<dyn Head>, context: TaskContext, control: TaskControl, epoch_interval: Duration) -> Self {
-        let encoded_at = context.now();
+        let encoded_at = context.turn_time();
         Self {
             head,
             context,
@@ -157,7 +157,7 @@ impl TaskMachine {
 
     fn turn(&mut self) -> Result<Turn, TaskError> {
         self.context.tick();
-        self.control.meter().begin_turn(self.context.now());
+        self.control.meter().begin_turn(self.context.turn_time());
         let polled = match self.state {
             State::Ended => {
                 self.end();
@@ -208,7 +208,7 @@ impl TaskMachine {
     /// Encodes a slice if anything is frozen; says whether more is left.
     fn encode(&mut self, polled: Polled) -> Result<bool, TaskError> {
         let Some(frozen_at) = self.context.oldest_frozen_at() else { return Ok(false) };
-        let spent = self.context.now().saturating_since(frozen_at);
+        let spent = self.context.turn_time().saturating_since(frozen_at);
         let slice = if spent >= self.encode_within {
             LARGEST_SLICE / 8
         } else if polled != Polled::Worked {
@@ -218,13 +218,13 @@ impl TaskMachine {
             // The share of what is left that keeps the time, if turns go on taking as long as the last one did. Less than that
             // in the first half: an entry that is touched meanwhile is encoded where it lies in the cache anyway, and right
             // behind a barrier touches cost most.
-            let turn = self.context.now().saturating_since(self.encoded_at).as_micros();
+            let turn = self.context.turn_time().saturating_since(self.encoded_at).as_micros();
             let left = (self.encode_within - spent).as_micros().max(1);
             let early = (spent.as_micros() * 2 * 256 / self.encode_within.as_micros().max(1)).min(256);
             let share = usize::try_from(self.frozen as u128 * turn * early / left / 256).unwrap_or(LARGEST_SLICE);
             share.clamp(SLICE, LARGEST_SLICE)
         };
-        self.encoded_at = self.context.now();
+        self.encoded_at = self.context.turn_time();
         self.frozen = self.head.encode_slice(slice.min(self.largest_slice), &mut self.context)?;
         Ok(self.frozen > 0)
     }

@@ -40,6 +40,10 @@ impl Source for SimSource {
         Ok((0..self.lengths.len()).map(|split| SplitId::new(split.to_string())).collect())
     }
 
+    fn max_records_per_epoch(&self) -> Option<u64> {
+        (!self.seed.is_multiple_of(3)).then_some(1 + (self.seed >> 8) % 60)
+    }
+
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<Numbered>>, BoxError> {
         let index: u32 = split.as_str().parse()?;
         let length = *self.lengths.get(index as usize).ok_or("no such split")?;
@@ -61,7 +65,7 @@ struct SimReader {
 
 impl Reader<Numbered> for SimReader {
     fn poll(&mut self, batch: &mut Batch<Numbered>, limit: usize) -> Result<Polled, BoxError> {
-        let largest = if self.rng.random_bool(0.1) { limit as u64 } else { 7 };
+        let largest = if self.rng.random_bool(0.1) { limit as u64 } else { 7.min(limit as u64) };
         let count = self.rng.random_range(0..=largest).min(self.length - self.next);
         let split = self.split;
         batch.records.extend((self.next..self.next + count).map(|seq| Record::new(Numbered { split, seq })));

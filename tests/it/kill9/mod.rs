@@ -40,6 +40,8 @@ const RATE: [(Workload, u64); 2] = [(Workload::Ledger, 20_000), (Workload::Words
 const WINDOW: [CrashPoint; 3] = [CrashPoint::CommitWritten, CrashPoint::CommitSynced, CrashPoint::PublishBefore];
 /// Met by a new store only.
 const GENESIS: [CrashPoint; 2] = [CrashPoint::GenesisBefore, CrashPoint::GenesisAfter];
+/// Met by micro-batches only.
+const PLAN: [CrashPoint; 3] = [CrashPoint::PlanBefore, CrashPoint::PlanWritten, CrashPoint::PlanSynced];
 /// Met by every attempt when it begins.
 const RECOVERY: [CrashPoint; 4] =
     [CrashPoint::AttemptBefore, CrashPoint::AttemptAfter, CrashPoint::RecoverBefore, CrashPoint::RecoverAfter];
@@ -140,6 +142,8 @@ struct Summary {
     /// Lives that went on from a committed epoch.
     recoveries: u64,
     lives: u64,
+    /// Lives in micro-batches.
+    batches: u64,
     epochs: u64,
     rows: u64,
     stores: u64,
@@ -170,11 +174,11 @@ impl Summary {
             self.in_recovery
         )
         .unwrap();
-        let Self { lives, recoveries, epochs, stores, rows, read, evicted, .. } = self;
+        let Self { lives, batches, recoveries, epochs, stores, rows, read, evicted, .. } = self;
         writeln!(
             table,
-            "  {lives} lives, {recoveries} recoveries, {epochs} epochs, {stores} stores, {rows} rows judged\n  {read} keys \
-             were read back and {evicted} evicted"
+            "  {lives} lives, {batches} of them in micro-batches, {recoveries} recoveries, {epochs} epochs, {stores} stores, {rows} \
+             rows judged\n  {read} keys were read back and {evicted} evicted"
         )
         .unwrap();
         table
@@ -190,6 +194,8 @@ struct Victim {
     oracle: Oracle,
     /// What the life before said is committed, and whether there must be an epoch.
     committed: u64,
+    /// Lives that were killed.
+    lives: u64,
 }
 
 impl Victim {
@@ -226,7 +232,7 @@ impl Victim {
                 Oracle::words(files.iter().flat_map(|text| text.lines()))
             }
         };
-        Self { exe: exe.to_owned(), dir, workload, arguments, oracle, committed: 0 }
+        Self { exe: exe.to_owned(), dir, workload, arguments, oracle, committed: 0, lives: 0 }
     }
 
     /// All kills, and the end.
@@ -242,13 +248,21 @@ impl Victim {
         let mut arguments = self.arguments.clone();
         arguments.push(format!("--budget={}", of(&BUDGET, self.workload)));
         arguments.push(format!("--rate={}", of(&RATE, self.workload)));
+        // In turns, so that most lives go on in the other mode.
+        self.lives += 1;
+        let mut batches = self.lives.is_multiple_of(2);
         let mut failpoint = None;
         if let Kill::Failpoint { point, nth, provoke } = kill {
+            batches |= PLAN.contains(point);
             failpoint = Some(format!("{point}:{nth}"));
             arguments.extend(provoke.map(|provoke| match provoke {
                 Provoke::PanicAt(record) => format!("--panic-at={record}"),
                 Provoke::StopAfter(epochs) => format!("--stop-after={epochs}"),
             }));
+        }
+        if batches {
+            arguments.push("--batches".to_owned());
+            summary.batches += 1;
         }
         let environment: Vec<_> = failpoint.map(|failpoint| ("MILLSTREAM_FAILPOINT", failpoint)).into_iter().collect();
         let mut life = Life::begin(&self.exe, self.dir.path(), &arguments, &environment);

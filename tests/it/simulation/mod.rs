@@ -20,6 +20,7 @@ use millstream::runtime::operator::DropReason;
 use millstream::runtime::state::key_group::KeyGroups;
 use millstream::runtime::state::log::LogLimits;
 use millstream::runtime::testing::{Outside, SimConfig, SimReport, simulate};
+use millstream::runtime::trigger::Trigger;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -65,6 +66,11 @@ fn config(seed: u64, keys: u64) -> SimConfig {
     // Few groups have many keys each, so that a group is not all in memory or all out.
     let groups = *[4, 12, 960].get(rng.random_range(0..3)).unwrap();
     let key_groups = KeyGroups::new(NonZeroU16::new(groups).unwrap());
+    if rng.random_bool(0.5) {
+        let interval = Duration::from_micros(rng.random_range(0..3_000));
+        job.trigger = Some(Trigger::ProcessingTime(if rng.random() { Duration::ZERO } else { interval }));
+    }
+    let switches = if rng.random_bool(0.5) { rng.random_range(1..12) } else { 0 };
     let parallelism = (0..4).map(|_| rng.random_range(1..=4)).collect();
     SimConfig {
         parallelism,
@@ -78,6 +84,7 @@ fn config(seed: u64, keys: u64) -> SimConfig {
         crash_chance: *[0.01, 0.05, 0.2].get(rng.random_range(0..3)).unwrap(),
         failures: rng.random_range(0..4),
         stops: rng.random_range(0..2),
+        switches,
         full_disks: rng.random_range(0..2),
         ..SimConfig::calm(seed)
     }
@@ -184,12 +191,16 @@ impl Sums {
     }
 
     /// What a sweep must have met besides the crash points, and how often it did.
-    fn met(&self) -> [(&'static str, u64); 13] {
+    fn met(&self) -> [(&'static str, u64); 16] {
         let SimReport { depth_two, late_loops, rescales, lazy_reads, failed_reads, hung_ends, .. } = self.all;
+        let SimReport { batches, replays, switches, .. } = self.all;
         let SimReport { evicted_keys, evicted_tombstones, completed_groups, .. } = self.all;
         let dropped = |reason| self.all.dropped.get(&reason).copied().unwrap_or(0);
         [
             ("two epochs in flight", depth_two),
+            ("micro-batches", batches),
+            ("micro-batches that had begun", replays),
+            ("changes of the trigger", switches),
             ("loops that woke up late", late_loops),
             ("lives with another parallelism", rescales),
             ("keys read when they were needed", lazy_reads),

@@ -55,6 +55,7 @@ impl JobActor {
             restored: Arc::clone(&seeding.restored),
             channel_frames: self.config.channel_frames,
             read_ahead: self.config.read_ahead,
+            mode: seeding.mode,
             epoch_interval: self.config.job.epoch_interval,
             key_groups: self.config.key_groups,
             share: self.crew.share.clone(),

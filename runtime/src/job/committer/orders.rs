@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::checkpoint::{Delivered, EpochBundle};
+use crate::checkpoint::{Delivered, EpochBundle, EpochPlan};
 use crate::id::{Attempt, Epoch, OperatorId};
 use crate::state::log::{CommitError, Committed, FoldError, RecoveryError, Restored};
 use crate::state::store::StoreError;
@@ -22,6 +22,13 @@ pub enum CommitterOrder {
         attempt: Attempt,
         /// Consecutive epochs.
         bundles: Vec<EpochBundle>,
+    },
+    /// Make the plan of the next epoch durable.
+    Plan {
+        /// The attempt.
+        attempt: Attempt,
+        /// The plan.
+        plan: EpochPlan,
     },
     /// A sink has delivered; the next commit forgets that output.
     Delivered(Delivered),
@@ -59,6 +66,13 @@ pub enum CommitterAnswer {
         attempt: Attempt,
         /// What became durable.
         committed: Committed,
+    },
+    /// A plan is durable.
+    Planned {
+        /// Its attempt.
+        attempt: Attempt,
+        /// Its epoch.
+        epoch: Epoch,
     },
     /// A disk is full: complete epochs wait in memory, or the attempt waits to begin. Both go on when there is room.
     Waiting {
@@ -122,6 +136,16 @@ pub enum WaitError {
         last: Epoch,
         /// Their size.
         bytes: usize,
+        /// What the disk says.
+        source: StoreError,
+    },
+    /// The plan of a micro-batch is not written yet.
+    #[error(
+        "the plan of epoch {epoch} is not written yet; everything before is intact; free some space and it goes on without a restart"
+    )]
+    Plan {
+        /// The epoch.
+        epoch: Epoch,
         /// What the disk says.
         source: StoreError,
     },

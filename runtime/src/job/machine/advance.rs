@@ -1,5 +1,7 @@
 //! What the job machine does next, after it has taken note of an event: barriers, commits, the end of an attempt.
 
+use std::time::Duration;
+
 use super::{JobMachine, Last, Outcome, Phase, Wanted};
 use crate::canary::{Canary, planted};
 use crate::checkpoint::{Barrier, Closing};
@@ -28,13 +30,23 @@ impl JobMachine {
 
     fn advance_running(&mut self, now: Timestamp) {
         let wanted = self.wanted.map(|wanted| wanted.closing);
-        let finished = (self.done_sources.len() == self.sources.len()).then_some(Some(Closing::Finished));
+        // What reads what there is and stops leaves the input open.
+        let open = self.mode == ExecutionMode::MicroBatch && self.trigger.is_finite();
+        let finished = (!open && self.done_sources.len() == self.sources.len()).then_some(Some(Closing::Finished));
         let resumed = self.resume_closing.map(Some);
-        if let Some(closing) = resumed.or(wanted).or(finished) {
+        // A micro-batch that had begun is done first: part of it may be out.
+        if let Some(closing) = resumed.or(wanted).or(finished)
+            && !self.batches.is_replay()
+        {
             self.phase = Phase::Closing(Last { closing, epoch: None, end_sent: None });
             return self.advance(now);
         }
-        if now >= self.barrier_at {
+        if self.mode == ExecutionMode::MicroBatch {
+            self.advance_batches(now);
+            if !matches!(self.phase, Phase::Running) {
+                return;
+            }
+        } else if now >= self.barrier_at {
             if self.coordinator.in_flight() < self.config.max_epochs_in_flight.max(1) {
                 self.send_barrier(Ends::Epoch, now);
             } else if !self.skipped {
@@ -136,11 +148,17 @@ impl JobMachine {
         self.skipped = false;
         self.coordinator.begin(epoch, now);
         self.tallying.barrier(epoch, now);
+        self.mode = self.trigger.mode();
         let last = ends != Ends::Epoch;
-        let barrier = Barrier { epoch, next_mode: ExecutionMode::Continuous, last, had_data: false };
+        let barrier = Barrier { epoch, next_mode: self.mode, last, had_data: false };
         self.orders.push(JobOrder::Sources(SourceCommand::Barrier { barrier, ends }));
-        self.barrier_at = now.saturating_add(self.config.epoch_interval);
+        self.barrier_at = now.saturating_add(self.interval());
         self.orders.push(JobOrder::WakeAt(self.barrier_at));
+    }
+
+    /// Time between barriers.
+    pub(super) fn interval(&self) -> Duration {
+        self.trigger.barriers().unwrap_or(self.config.epoch_interval)
     }
 
     fn check_epoch(&mut self, now: Timestamp) {

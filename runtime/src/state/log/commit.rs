@@ -6,13 +6,13 @@ use super::read::{self, DeltaRef, IndexRecord};
 use super::{CommitError, CommitLog, WriteFailed, keys};
 use crate::canary::{self, Canary};
 use crate::checkpoint::{
-    Chunks, Closing, Delivered, EpochBundle, Manifest, OutboxPart, OutboxRef, Part, SplitPosition,
+    Chunks, Closing, Delivered, EpochBundle, EpochPlan, Manifest, OutboxPart, OutboxRef, Part, SplitPosition,
 };
 use crate::codec::CodecError;
 use crate::fault::CrashPoint;
 use crate::id::{Epoch, OperatorId};
 use crate::rows::Rows;
-use crate::state::store::{Space, WriteBatch};
+use crate::state::store::{Durability, Space, WriteBatch};
 
 /// What a commit made durable; what sinks and sources are told.
 #[derive(Clone, Debug)]
@@ -101,6 +101,7 @@ impl CommitLog {
             return Err(self.failed(failed, bundles));
         }
         self.fold_noted()?;
+        self.plan = None;
         self.log.extend(prepared.records);
         self.positions.extend(prepared.positions);
         tracing::debug!(
@@ -130,6 +131,32 @@ impl CommitLog {
         self.write(prepared.ahead, prepared.batch, prepared.manifest, points)
             .map_err(|failed| self.failed(failed, Vec::new()))?;
         self.fold_noted()
+    }
+
+    /// Makes the plan of the next epoch durable, before any of its records is worked on. Its commit removes it.
+    ///
+    /// # Errors
+    /// [`CommitError::Store`] without bundles: the outcome is open until [`CommitLog::reopen`], and either is right.
+    pub fn write_plan(&mut self, plan: EpochPlan) -> Result<(), CommitError> {
+        if plan.epoch != self.durable.epoch.next() {
+            return Err(self.misuse(format!("a plan for epoch {} does not follow", plan.epoch)));
+        }
+        let mut batch = WriteBatch::default();
+        batch.put(Space::Meta, keys::PLAN, plan.to_bytes()?);
+        let written = self.put_plan(batch);
+        written.map_err(|failed| self.failed(failed, Vec::new()))?;
+        self.plan = Some(plan);
+        Ok(())
+    }
+
+    fn put_plan(&mut self, batch: WriteBatch<'_>) -> Result<(), WriteFailed> {
+        self.faults.pass(CrashPoint::PlanBefore)?;
+        let Some(store) = &mut self.store else { return Err(WriteFailed::Closed) };
+        store.write(batch, Durability::Buffered)?;
+        self.faults.pass(CrashPoint::PlanWritten)?;
+        store.write(WriteBatch::default(), Durability::Synced)?;
+        self.faults.pass(CrashPoint::PlanSynced)?;
+        Ok(())
     }
 
     fn misuse(&self, reason: String) -> CommitError {
@@ -222,6 +249,9 @@ impl CommitLog {
                 None => manifest.positions.count += 1,
             }
             manifest.positions.crc ^= crc;
+        }
+        if self.plan.is_some() && !bundles.is_empty() {
+            batch.delete(Space::Meta, keys::PLAN);
         }
         batch.ops.append(&mut pieces.last.ops);
         manifest.names = self.names.clone();

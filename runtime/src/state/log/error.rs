@@ -64,6 +64,17 @@ pub enum Damage {
     /// A position cannot be read.
     #[error("the position of a split cannot be read")]
     Position(#[source] FrameError),
+    /// The plan of the next epoch cannot be read.
+    #[error("the plan of the micro-batch that had begun cannot be read")]
+    Plan(#[source] FrameError),
+    /// The plan is not that of the next epoch.
+    #[error("it has a plan for epoch {plan}, which does not follow epoch {epoch}")]
+    OtherPlan {
+        /// The plan's epoch.
+        plan: Epoch,
+        /// The last committed epoch.
+        epoch: Epoch,
+    },
     /// The database has lost what it had: it is older than the mark that is kept beside it.
     #[error(
         "it is at epoch {found} in attempt {attempt}, and has been at epoch {marked} in attempt {marked_attempt} before: what \

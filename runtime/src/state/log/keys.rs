@@ -3,6 +3,7 @@
 //! ```text
 //! meta    m                                                   manifest
 //!         a                                                   attempt number
+//!         n                                                   plan of the next epoch, if it is a micro-batch that has begun
 //!         p [operator u32][split]                             position of a split
 //! log     [epoch u64][operator u32][task u16][index u16][chunk u32]        delta
 //!         [epoch u64][ff ff ff ff  ff ff ff ff  ff ff ff ff]               index record, behind the epoch's deltas
@@ -18,6 +19,8 @@ use crate::position::SplitId;
 pub(crate) const MANIFEST: &[u8] = b"m";
 /// The attempt number's key.
 pub(crate) const ATTEMPT: &[u8] = b"a";
+/// The key of the next epoch's plan.
+pub(crate) const PLAN: &[u8] = b"n";
 /// Keys of positions are behind this one and before [`POSITIONS_END`].
 pub(crate) const POSITIONS: &[u8] = b"p";
 /// The first key behind all positions.

@@ -30,7 +30,7 @@ pub use self::error::{CommitError, Damage, FoldError, RecoveryError};
 use self::read::{IndexRecord, Loaded};
 pub use self::restore::Restored;
 use crate::canary::{Canary, planted};
-use crate::checkpoint::{Closing, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
+use crate::checkpoint::{Closing, EpochPlan, Manifest, NameTable, OperatorDecl, OperatorEntry, SplitPosition};
 use crate::fault::{CrashPoint, Crashed, SharedFaults};
 use crate::id::{Attempt, Epoch, OperatorId, ShardId};
 use crate::state::store::{Durability, Mark, Space, Store, StoreError, StoreShare, WriteBatch, WriteOp};
@@ -111,6 +111,8 @@ pub struct CommitLog {
     /// The durable table and what was registered since; the next commit writes it.
     names: NameTable,
     positions: BTreeMap<Vec<u8>, (SplitPosition, u32)>,
+    /// The plan of the next epoch, if it is a micro-batch that has begun.
+    plan: Option<EpochPlan>,
     /// Index records of the epochs in the log, in order.
     pub(super) log: Vec<IndexRecord>,
     /// A fold is on its way.
@@ -162,7 +164,7 @@ impl CommitLog {
             let (pipeline, shard) = (identity.pipeline, identity.shard);
             return Err(RecoveryError::AlreadyThere { pipeline, shard, place, epoch: loaded.manifest.epoch });
         }
-        let Loaded { manifest, attempt, positions, log } = loaded;
+        let Loaded { manifest, attempt, positions, log, plan } = loaded;
         let names = manifest.names.clone();
         share.set_folded_through(manifest.folded_through);
         share.set_reader(Some(store.reader()));
@@ -178,6 +180,7 @@ impl CommitLog {
             in_flight: None,
             names,
             positions,
+            plan,
             log,
             folding: false,
             ingested: None,
@@ -266,6 +269,7 @@ impl CommitLog {
         self.durable = loaded.manifest;
         self.attempt = self.attempt.max(loaded.attempt);
         self.positions = loaded.positions;
+        self.plan = loaded.plan;
         self.log = loaded.log;
         self.in_flight = None;
         // A fold whose rows are there stays there; a commit that turned out to be there may have noted it.
@@ -419,7 +423,7 @@ fn genesis(store: &mut dyn Store, identity: &Identity, faults: &SharedFaults) ->
     store.write(batch, Durability::Synced)?;
     faults.pass(CrashPoint::GenesisAfter)?;
     tracing::info!(pipeline = %identity.pipeline, shard = %identity.shard, "made a new store");
-    Ok(Loaded { manifest, attempt, positions: BTreeMap::new(), log: Vec::new() })
+    Ok(Loaded { manifest, attempt, positions: BTreeMap::new(), log: Vec::new(), plan: None })
 }
 
 fn check_identity(identity: &Identity, manifest: &Manifest, place: &Path) -> Result<(), RecoveryError> {

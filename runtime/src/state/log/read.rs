@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Damage, RecoveryError};
 use super::{Identity, keys};
 use crate::checkpoint::frame;
-use crate::checkpoint::{Chunks, FrameError, Manifest, PositionRows, SplitPosition};
+use crate::checkpoint::{Chunks, EpochPlan, FrameError, Manifest, PositionRows, SplitPosition};
 use crate::codec::CodecError;
 use crate::id::{Attempt, Epoch, OperatorId, SubtaskId};
 use crate::state::store::{Mark, Space, Store, StoreError, StoreRead};
@@ -107,13 +107,15 @@ pub(crate) struct Loaded {
     pub(crate) positions: BTreeMap<Vec<u8>, (SplitPosition, u32)>,
     /// The index records of the log, in order.
     pub(crate) log: Vec<IndexRecord>,
+    /// The next epoch's plan.
+    pub(crate) plan: Option<EpochPlan>,
 }
 
 /// Reads the manifest and verifies everything that can be verified without reading the state; nothing for an empty store.
 pub(crate) fn load(store: &dyn Store) -> Result<Option<Loaded>, ReadError> {
-    let meta = store.multi_get(Space::Meta, &[keys::MANIFEST.to_vec(), keys::ATTEMPT.to_vec()])?;
-    let mut meta = meta.into_iter();
-    let (manifest, attempt) = (meta.next().flatten(), meta.next().flatten());
+    let meta = [keys::MANIFEST, keys::ATTEMPT, keys::PLAN].map(<[u8]>::to_vec);
+    let mut meta = store.multi_get(Space::Meta, &meta)?.into_iter();
+    let (manifest, attempt, plan) = (meta.next().flatten(), meta.next().flatten(), meta.next().flatten());
     let Some(manifest) = manifest else {
         if !is_empty(store)? {
             return Err(Damage::NoManifest.into());
@@ -131,7 +133,12 @@ pub(crate) fn load(store: &dyn Store) -> Result<Option<Loaded>, ReadError> {
     let log = index(store, &manifest)?;
     sentinels(store, &manifest)?;
     behind(store, manifest.epoch, attempt)?;
-    Ok(Some(Loaded { manifest, attempt, positions, log }))
+    let plan = plan.map(|bytes| EpochPlan::from_bytes(&bytes)).transpose().map_err(Damage::Plan)?;
+    // The commit of a planned epoch removes its plan.
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.epoch != manifest.epoch.next()) {
+        return Err(Damage::OtherPlan { plan: plan.epoch, epoch: manifest.epoch }.into());
+    }
+    Ok(Some(Loaded { manifest, attempt, positions, log, plan }))
 }
 
 /// Holds what the database says against the mark that is kept beside it.

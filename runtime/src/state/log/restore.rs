@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::error::{Damage, RecoveryError};
 use super::read::{self, ReadError};
 use super::{CommitLog, keys};
-use crate::checkpoint::{Closing, SplitPosition, StateEntry};
+use crate::checkpoint::{Closing, EpochPlan, SplitPosition, StateEntry};
 use crate::fault::CrashPoint;
 use crate::id::{Epoch, OperatorId};
 use crate::rows::Rows;
@@ -21,6 +21,8 @@ pub struct Restored {
     pub epoch: Epoch,
     /// How the job ended for good, if it did.
     pub closing: Option<Closing>,
+    /// What the next epoch is made of, if it is a micro-batch that had begun.
+    pub plan: Option<EpochPlan>,
     /// Where every split stands.
     pub positions: Vec<SplitPosition>,
     /// Chunks of state entries per operator, of the log's epochs in order: what the rows do not know of. Of several entries
@@ -56,6 +58,7 @@ impl CommitLog {
         Ok(Restored {
             epoch: self.durable.epoch,
             closing: self.durable.closing,
+            plan: self.plan.clone(),
             positions: self.positions.values().map(|(position, _)| position.clone()).collect(),
             state: state.into_iter().map(|(operator, chunks)| (operator, Arc::new(chunks))).collect(),
             states: self.names.iter().map(|operator| (operator.id, operator.states.clone())).collect(),

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 
 use super::{STEP_LIMIT, SimConfig, SimFailure, World};
 use crate::fault::{Crashed, SharedFaults};
-use crate::id::{Attempt, OperatorId, ShardId, SubtaskId};
+use crate::id::{Attempt, Epoch, OperatorId, ShardId, SubtaskId};
 use crate::job::{Committer, Ended, JobError, JobEvent, JobMachine};
 use crate::operator::{ReadOrder, SourceControl};
 use crate::plan::Plan;
@@ -67,6 +67,10 @@ struct SimReader {
     attempt: Attempt,
     task: usize,
     full: bool,
+    /// Its task has not run since it found the queue full twice.
+    tried: bool,
+    /// It had nothing when it was asked last.
+    idle: bool,
 }
 
 /// A question of a task for rows.
@@ -101,6 +105,8 @@ pub(super) struct Life<'a> {
     /// Messages to the job, in order per sender.
     mail: BTreeMap<Sender, VecDeque<JobEvent>>,
     timers: BTreeSet<Timestamp>,
+    /// The micro-batches that were let through.
+    going: BTreeSet<(Attempt, Epoch)>,
     over: Option<Result<Ended, JobError>>,
     /// How long the life is to go on, once that time begins; and when it is to be stopped in good order.
     stop_after: Option<Duration>,
@@ -172,6 +178,7 @@ impl<'a> Life<'a> {
             memory: MemoryBudget::default(),
             mail: BTreeMap::new(),
             timers: BTreeSet::new(),
+            going: BTreeSet::new(),
             over: None,
             stop_after: None,
             stop_at: None,
@@ -266,7 +273,7 @@ impl<'a> Life<'a> {
         }
         for (index, reader) in self.readers.iter().enumerate() {
             // A full queue empties when its task runs; then the reader is worth another try.
-            if !reader.full || self.world.rng.random_bool(0.2) {
+            if !reader.full || !reader.tried || self.world.rng.random_bool(0.2) {
                 actors.push(Actor::Reader(index));
             }
         }
@@ -290,7 +297,9 @@ impl<'a> Life<'a> {
         let only_readers = actors.iter().all(|actor| matches!(actor, Actor::Reader(_)));
         // Until the script has said its word no time passes that nothing needs: an epoch would be closed by it.
         let waits = self.config.stop_when.is_some() && self.stop_after.is_some();
-        if due || (only_readers && !waits && self.next_time().is_some()) {
+        // A machine that has nothing to do but to read does not sleep through hours.
+        let hungry = self.readers.iter().any(|reader| !(reader.idle || reader.full && reader.tried));
+        if due || (only_readers && !waits && !hungry && self.next_time().is_some()) {
             actors.push(Actor::Time);
         }
         if actors.is_empty() {

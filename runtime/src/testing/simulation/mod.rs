@@ -22,9 +22,11 @@ use self::faults::SimFaults;
 use self::life::{Halt, Life};
 use crate::fault::CrashPoint;
 use crate::graph::{BuildErrors, Graph};
+use crate::id::{Epoch, OperatorId};
 use crate::job::{Ended, JobConfig, JobError, RestartPolicy};
 use crate::operator::{DropReason, Quarantined, TaskControl};
 use crate::plan::Plan;
+use crate::position::{Position, SplitId};
 use crate::state::key_group::KeyGroups;
 use crate::state::log::LogLimits;
 use crate::testing::ManualClock;
@@ -58,6 +60,8 @@ pub struct SimConfig {
     pub failures: u32,
     /// Most orderly stops, each followed by a new life.
     pub stops: u32,
+    /// Most changes of the trigger while a life runs: from continuous to micro-batches and back.
+    pub switches: u32,
     /// Most times that the disk is full for a while, or that writes to it fail.
     pub full_disks: u32,
     /// Virtual time when the run begins. By default the year 2100, so that event times of today are not ahead of it.
@@ -78,6 +82,9 @@ impl SimReport {
             (&mut self.attempts, other.attempts),
             (&mut self.epochs, other.epochs),
             (&mut self.depth_two, other.depth_two),
+            (&mut self.batches, other.batches),
+            (&mut self.replays, other.replays),
+            (&mut self.switches, other.switches),
             (&mut self.late_loops, other.late_loops),
             (&mut self.rescales, other.rescales),
             (&mut self.lazy_reads, other.lazy_reads),
@@ -120,6 +127,7 @@ impl SimConfig {
             crash_chance: 0.0,
             failures: 0,
             stops: 0,
+            switches: 0,
             full_disks: 0,
             begins: BEGINS,
             stop_after: None,
@@ -143,6 +151,12 @@ pub struct SimReport {
     pub epochs: u64,
     /// Times that two epochs were in flight.
     pub depth_two: u64,
+    /// Micro-batches that were let through, and those of them that were done again from their plan.
+    pub batches: u64,
+    /// See `batches`.
+    pub replays: u64,
+    /// Changes of the trigger.
+    pub switches: u64,
     /// Loops that were abandoned and woke up late.
     pub late_loops: u64,
     /// Records that operators dropped on purpose, in all attempts together: what is replayed counts again.
@@ -220,7 +234,10 @@ struct World {
     faults: Arc<SimFaults>,
     failures: u32,
     stops: u32,
+    switches: u32,
     full_disks: u32,
+    /// Where the splits stood at the end of each micro-batch that was let through.
+    batches: BTreeMap<(Epoch, OperatorId, SplitId), Position>,
     /// Of all subtasks of all attempts.
     controls: Vec<TaskControl>,
 }
@@ -238,6 +255,8 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         faults: Arc::new(SimFaults::new(config.seed ^ 0x5eed, config.crash_chance, config.crashes)),
         failures: config.failures,
         stops: config.stops,
+        switches: config.switches,
+        batches: BTreeMap::new(),
         full_disks: config.full_disks,
         controls: Vec::new(),
     };

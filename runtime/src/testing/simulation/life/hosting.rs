@@ -7,8 +7,9 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::{Halt, Life, Sender, SimFailure, SimRead, SimReader, SimTask, text};
+use crate::checkpoint::Part;
 use crate::fault::{CrashPoint, Faults, SharedFaults};
-use crate::id::{Attempt, OperatorId, ShardId};
+use crate::id::{Attempt, ExecutionMode, OperatorId, ShardId};
 use crate::job::{CommitterAnswer, CommitterOrder, CommitterStep, JobEvent, JobOrder};
 use crate::metrics::MetricsLevel;
 use crate::operator::{Effect, Quarantined, SourceCommand, SourceControl, TaskError};
@@ -26,6 +27,7 @@ impl Life<'_> {
         let Some(task) = self.tasks.get_mut(index) else { return Ok(()) };
         let Some(machine) = task.machine.as_mut() else { return Ok(()) };
         let (attempt, subtask) = (task.attempt, task.subtask);
+        self.readers.iter_mut().filter(|reader| reader.task == index).for_each(|reader| reader.tried = false);
         // A loop that woke up late was in the middle of a turn when its attempt was closed.
         let turn = if task.abandoned { machine.step_late() } else { machine.step() };
         let effects = machine.take_effects();
@@ -48,9 +50,14 @@ impl Life<'_> {
         for effect in effects {
             match effect {
                 Effect::Part(part) => {
+                    self.same_batch(&part)?;
                     self.world.faults.pass(CrashPoint::PartIn)?;
                     mail.push(JobEvent::Part(part));
                 }
+                Effect::Planned { subtask, splits, dry } => {
+                    mail.push(JobEvent::Planned { attempt, subtask, splits, dry });
+                }
+                Effect::Available(_) => mail.push(JobEvent::Available { attempt }),
                 Effect::SourceDone(subtask) => mail.push(JobEvent::SourceDone { attempt, subtask }),
                 Effect::CloseEpoch(epoch) => mail.push(JobEvent::CloseEpoch { attempt, epoch }),
                 Effect::BarrierOut(_) => self.world.faults.pass(CrashPoint::BarrierOut)?,
@@ -70,7 +77,8 @@ impl Life<'_> {
         let Some(reader) = self.readers.get_mut(index) else { return };
         let closed = self.tasks.get(reader.task).is_none_or(|task| task.machine.is_none());
         let fetch = if closed { Fetch::Done } else { reader.fetching.step() };
-        reader.full = fetch == Fetch::Full;
+        reader.tried = reader.full && fetch == Fetch::Full;
+        (reader.full, reader.idle) = (fetch == Fetch::Full, fetch == Fetch::Idle);
         if fetch == Fetch::Done {
             self.readers.swap_remove(index);
         }
@@ -174,10 +182,14 @@ impl Life<'_> {
                     }
                     self.committer.order(order);
                 }
-                JobOrder::Build { attempt, operators, restored, quarantined } => {
-                    self.build(attempt, operators, &restored, quarantined)?;
+                JobOrder::Build { attempt, operators, restored, quarantined, mode } => {
+                    self.build(attempt, operators, &restored, (quarantined, mode))?;
                 }
                 JobOrder::Sources(command) => {
+                    if let SourceCommand::Go { barrier, .. } = command {
+                        self.world.report.batches += 1;
+                        self.going.insert((self.machine.status().attempt, barrier.epoch));
+                    }
                     self.sources(|control| control.command(command));
                     if command == SourceCommand::End {
                         self.hang_at_the_end();
@@ -219,6 +231,25 @@ impl Life<'_> {
         Ok(())
     }
 
+    /// A micro-batch that is done again has to be the same.
+    fn same_batch(&mut self, part: &Part) -> Result<(), Halt> {
+        if !self.going.contains(&(part.attempt, part.epoch)) {
+            return Ok(());
+        }
+        for at in &part.positions {
+            let key = (part.epoch, at.operator, at.split.clone());
+            let before = self.world.batches.entry(key).or_insert_with(|| at.position.clone());
+            if *before != at.position {
+                let error = format!(
+                    "micro-batch {} ended at {before} in split {} first, and at {} the second time",
+                    part.epoch, at.split, at.position
+                );
+                return Err(Halt::Failure(SimFailure::Failed { error }));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn all_deliveries(&mut self, order: impl Fn() -> DeliveryOrder) {
         let now = self.world.clock.now();
         for (delivery, at) in &mut self.deliveries {
@@ -242,9 +273,10 @@ impl Life<'_> {
         attempt: Attempt,
         operators: Vec<OperatorId>,
         restored: &Arc<Restored>,
-        quarantined: Arc<[Quarantined]>,
+        (quarantined, mode): (Arc<[Quarantined]>, ExecutionMode),
     ) -> Result<(), Halt> {
         self.world.report.attempts += 1;
+        self.world.report.replays += u64::from(restored.plan.is_some());
         self.tasks.retain(|task| task.machine.is_some() && task.attempt != attempt);
         let now = self.world.clock.now();
         self.memory = MemoryBudget::new(self.config.state_memory);
@@ -256,6 +288,7 @@ impl Life<'_> {
             quarantined,
             channel_frames: self.config.channel_frames,
             read_ahead: self.config.read_ahead,
+            mode,
             epoch_interval: self.config.job.epoch_interval,
             key_groups: self.config.key_groups,
             share: self.share.clone(),
@@ -272,7 +305,7 @@ impl Life<'_> {
             let source = seed.source.take().map(|source| {
                 sources.push(subtask);
                 let (fetching, task) = (source.fetching, self.tasks.len());
-                self.readers.push(SimReader { fetching, attempt, task, full: false });
+                self.readers.push(SimReader { fetching, attempt, task, full: false, tried: false, idle: false });
                 source.control
             });
             let machine = TaskMachine::build(seed, Arc::new(self.world.clock.clone()));

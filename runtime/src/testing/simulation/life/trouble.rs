@@ -11,6 +11,7 @@ use crate::operator::TaskError;
 use crate::state::store::StoreErrorKind;
 use crate::testing::sim_store::{FailedWrite, WriteFaults};
 use crate::time::Clock;
+use crate::trigger::Trigger;
 
 impl Life<'_> {
     /// Lets something go wrong now and then: a task fails, a loop hangs or wakes up, the disk is full, somebody stops the job.
@@ -22,6 +23,9 @@ impl Life<'_> {
                 task.runnable = true;
                 self.world.report.late_loops += 1;
             }
+        }
+        if self.world.switches > 0 && self.world.rng.random_bool(0.02) {
+            self.switch();
         }
         if !self.world.rng.random_bool(0.01) {
             return;
@@ -51,6 +55,19 @@ impl Life<'_> {
             }
             _ => {}
         }
+    }
+
+    /// Somebody changes the trigger.
+    fn switch(&mut self) {
+        self.world.switches -= 1;
+        self.world.report.switches += 1;
+        let interval = Duration::from_micros(self.world.rng.random_range(200..5_000));
+        let trigger = match self.world.rng.random_range(0..4) {
+            0 => Trigger::ProcessingTime(Duration::ZERO),
+            1 => Trigger::ProcessingTime(interval),
+            _ => Trigger::Continuous(interval),
+        };
+        self.mail.entry(Sender::User).or_default().push_back(JobEvent::SetTrigger(trigger));
     }
 
     /// Everything is committed and delivered, and some loop gets lost in user code all the same.

@@ -1,0 +1,47 @@
+//! [`Limited`]: a source of which a micro-batch takes no more than so much.
+
+use crate::error::BoxError;
+use crate::guarantee::SourceDeclaration;
+use crate::position::{Position, SplitId};
+use crate::source::{Reader, Source};
+
+/// See [`Source::with_max_records_per_epoch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limited<S> {
+    source: S,
+    records: u64,
+}
+
+impl<S> Limited<S> {
+    pub(super) const fn new(source: S, records: u64) -> Self {
+        Self { source, records }
+    }
+}
+
+impl<S: Source> Source for Limited<S> {
+    type Out = S::Out;
+
+    fn splits(&self) -> Result<Vec<SplitId>, BoxError> {
+        self.source.splits()
+    }
+
+    fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<Self::Out>>, BoxError> {
+        self.source.reader(split, from)
+    }
+
+    fn concurrent_splits(&self) -> usize {
+        self.source.concurrent_splits()
+    }
+
+    fn max_records_per_epoch(&self) -> Option<u64> {
+        Some(self.records)
+    }
+
+    fn declaration(&self) -> SourceDeclaration {
+        self.source.declaration()
+    }
+
+    fn committed(&self, at: &[(SplitId, Position)]) {
+        self.source.committed(at);
+    }
+}
