@@ -38,6 +38,8 @@ canaries! {
     OldAttemptPart = "old-attempt-part",
     /// The plan of a micro-batch is not written before its records pass.
     PlanNotWritten = "plan-not-written",
+    /// The last row of a key is not sent at the end of a micro-batch.
+    CoalescerDropsKey = "coalescer-drops-key",
     /// A position is taken from the reader instead of the batch in front of the barrier.
     ReaderPosition = "reader-position",
     /// An entry of a frozen epoch is encoded after its next change.

@@ -69,6 +69,25 @@ fn a_job_in_micro_batches_ends_with_its_input() {
 }
 
 #[test]
+fn in_update_mode_a_batch_gives_the_last_row_of_each_key() {
+    let rows = |trigger: Option<Trigger>| {
+        let (sink, collected) = Collect::new();
+        let pipeline = Pipeline::new("totals").parallelism(2).output_mode(OutputMode::Update);
+        let pipeline = if let Some(trigger) = trigger { pipeline.trigger(trigger) } else { pipeline };
+        let numbers = Generator::new(Some(1_000), |n| n).with_max_records_per_epoch(256);
+        pipeline.source("numbers", numbers).key_by(|n| n % 10).aggregate("count", Count).sink("out", sink);
+        runtime(&Memory::new()).start(pipeline).unwrap().join().unwrap();
+        collected.snapshot()
+    };
+    let all = rows(None);
+    assert_eq!(once_each(&all), expected(1_000));
+    // Batches of 256, 256, 256 and 232 records; each has all ten keys.
+    let counts = |upto: u64| (0..10).map(move |key| (key, (upto - key).div_ceil(10)));
+    let wanted: BTreeSet<_> = [256, 512, 768, 1_000].into_iter().flat_map(counts).collect();
+    assert_eq!(once_each(&rows(Some(Trigger::AvailableNow))), wanted);
+}
+
+#[test]
 fn the_watermark_of_a_batch_is_that_of_the_batches_before() {
     let (sink, collected) = Collect::new();
     let pipeline = Pipeline::new("watermarks").parallelism(1).trigger(Trigger::AvailableNow);

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod co_process;
+pub(crate) mod coalesced;
 mod context;
 pub(crate) mod engine;
 mod key_by;

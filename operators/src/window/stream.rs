@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_runtime::graph::BuildError;
+use millstream_runtime::graph::{BuildError, OperatorVertex, VertexKind};
 use millstream_runtime::operator::OutputTag;
-use millstream_runtime::state::key_group::StreamKey;
+use millstream_runtime::state::key_group::{StreamKey, StreamKeyRef};
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Aggregate;
+use crate::keyed::coalesced::{Coalesced, RowKey};
 use crate::keyed::engine;
 use crate::keyed_stream::{KeyedStream, LateRecords};
 use crate::stateless::Chain;
@@ -84,7 +86,8 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     /// window as well. For one result per key and epoch use `window(Global)` with [`Trigger::epoch`]. State is kept under `name`.
     #[track_caller]
     pub fn aggregate<G: Aggregate<T>>(self, name: &str, aggregate: G) -> Stream<(K, G::Out)> {
-        self.window(Global).into_stream(name, aggregate, |key, _, value| (key, value), Location::caller())
+        let key = |(key, _): &(K, G::Out), out: &mut Vec<u8>| key.borrow().write_key(out);
+        self.window(Global).into_stream(name, aggregate, (|key, _, value| (key, value), key), Location::caller())
     }
 }
 
@@ -97,7 +100,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         let at = Location::caller();
         let mut windowed = self.key_by(|_| UNKEYED).window(Global);
         windowed.settings.is_unkeyed = true;
-        windowed.into_stream(name, aggregate, |_, _, value| value, at)
+        windowed.into_stream(name, aggregate, (|_, _, value| value, |_, _| ()), at)
     }
 }
 
@@ -139,7 +142,13 @@ impl<K: StreamKey, T: Send + 'static, A: WindowAssigner<T>> WindowedStream<K, T,
     /// not, nor may the output mode from *complete* to another: windows of *complete* are never closed.
     #[track_caller]
     pub fn aggregate<G: Aggregate<T>>(self, name: &str, aggregate: G) -> Stream<Windowed<K, G::Out>> {
-        self.into_stream(name, aggregate, |key, window, value| Windowed { key, window, value }, Location::caller())
+        let key = |row: &Windowed<K, G::Out>, out: &mut Vec<u8>| {
+            out.extend(row.window.start.as_micros().to_be_bytes());
+            out.extend(row.window.end.as_micros().to_be_bytes());
+            row.key.borrow().write_key(out);
+        };
+        let make = |key, window, value| Windowed { key, window, value };
+        self.into_stream(name, aggregate, (make, key), Location::caller())
     }
 
     fn check(&self) -> Result<(), WindowError> {
@@ -159,7 +168,7 @@ impl<K: StreamKey, T: Send + 'static, A: WindowAssigner<T>> WindowedStream<K, T,
         self,
         name: &str,
         aggregate: G,
-        make: MakeRow<K, G::Out, R>,
+        (make, key): (MakeRow<K, G::Out, R>, RowKey<R>),
         at: &'static Location<'static>,
     ) -> Stream<R> {
         let checked = self.check();
@@ -169,8 +178,13 @@ impl<K: StreamKey, T: Send + 'static, A: WindowAssigner<T>> WindowedStream<K, T,
             let (operator, code, reason) = (name.to_owned(), error.code(), error.to_string());
             return stream.broken(BuildError::Unsupported { code, operator, at: BuildError::place(at), reason });
         }
+        // A trigger says itself when results go out.
+        let replaces = settings.trigger.is_none() && assigner.trigger().is_none();
         let logic = WindowAggregation::new(selector, (assigner, aggregate), settings, make);
-        match engine::vertex("window", logic) {
+        let vertex = engine::operator("window", logic).map(|vertex| -> Arc<dyn OperatorVertex> {
+            if replaces { Arc::new(Coalesced::new(vertex, key)) } else { vertex }
+        });
+        match vertex.map(VertexKind::Operator) {
             Ok(kind) => stream.then_by(Some(name), kind, at, Some(wire)),
             Err(error) => stream.broken(engine::mistake(name, at, &error)),
         }

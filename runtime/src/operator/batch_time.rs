@@ -49,6 +49,11 @@ impl TaskClock {
         self.in_batch.store(in_batch, Ordering::Relaxed);
     }
 
+    /// Says whether the open epoch is a micro-batch. Only what keeps records back until its end asks.
+    pub(super) fn in_batch(&self) -> bool {
+        self.in_batch.load(Ordering::Relaxed)
+    }
+
     /// A batch begins at this time.
     pub(crate) fn begin_batch(&self, time: Timestamp) {
         self.batch.set(time);
@@ -57,7 +62,7 @@ impl TaskClock {
 
 impl Clock for TaskClock {
     fn now(&self) -> Timestamp {
-        let batch = self.in_batch.load(Ordering::Relaxed).then(|| self.batch.get()).flatten();
+        let batch = self.in_batch().then(|| self.batch.get()).flatten();
         batch.unwrap_or_else(|| self.clock.now())
     }
 }

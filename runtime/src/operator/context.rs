@@ -407,6 +407,8 @@ pub struct OpenContext {
     pub share: StoreShare,
     /// The processing time.
     pub clock: SharedClock,
+    /// The same, for what keeps records back in a micro-batch.
+    pub(crate) batch: Arc<TaskClock>,
     /// Records that user code is not given; of all operators.
     pub quarantined: Arc<[Quarantined]>,
     /// Where the subtask's counters are.

@@ -10,6 +10,7 @@ mod control;
 mod driver;
 mod event_time;
 mod head;
+mod hold;
 mod input;
 mod node;
 mod output;
@@ -27,6 +28,7 @@ pub use self::control::{Amount, DropCounter, DropReason, Dropped, Ends, SourceCo
 pub use self::driver::{Driver, Fired, FrameInput, Operator, Prepared};
 pub use self::event_time::EventTime;
 pub use self::head::{Head, Polled};
+pub use self::hold::{Bunch, Coalescer, GroupBuffer};
 pub use self::input::InputHead;
 pub use self::node::{AnyNode, Flow, Node, TaskError};
 pub use self::output::Output;

@@ -313,8 +313,7 @@ impl TaskSeed {
         let task_clock = Arc::new(TaskClock::new(Arc::clone(&clock), self.batch.clone()));
         let context = TaskContext::new(spec.attempt, self.subtask, spec.restored.epoch, Arc::clone(&clock), bell);
         let mut context = context.controlled_by(control.clone()).running(spec.mode, Arc::clone(&task_clock));
-        // What user code sees.
-        let clock: SharedClock = task_clock;
+        let clock = task_clock;
         let head: Box<dyn Head> = match kind {
             VertexKind::Source(source) => {
                 let chain = self.outputs_of(head_vertex, &clock)?;
@@ -344,7 +343,7 @@ impl TaskSeed {
         TaskError::Build { operator: format!("task {}", self.subtask) }
     }
 
-    fn open_context(&self, vertex: VertexId, clock: &SharedClock) -> OpenContext {
+    fn open_context(&self, vertex: VertexId, clock: &Arc<TaskClock>) -> OpenContext {
         let spec = &self.spec;
         let operator = self.plan.operator(spec, vertex);
         OpenContext {
@@ -362,7 +361,9 @@ impl TaskSeed {
             key_groups: spec.key_groups,
             state: spec.restored.state.get(&operator).cloned(),
             states: spec.restored.states.get(&operator).cloned().unwrap_or_default(),
-            clock: Arc::clone(clock),
+            // What user code sees.
+            clock: Arc::clone(clock) as SharedClock,
+            batch: Arc::clone(clock),
             quarantined: Arc::clone(&spec.quarantined),
             control: self.control.clone(),
             share: spec.share.clone(),
@@ -378,7 +379,7 @@ impl TaskSeed {
     }
 
     /// Builds a vertex with everything behind it.
-    fn chain(&mut self, vertex: VertexId, clock: &SharedClock) -> Result<AnyNode, TaskError> {
+    fn chain(&mut self, vertex: VertexId, clock: &Arc<TaskClock>) -> Result<AnyNode, TaskError> {
         let kind = self.plan.graph.vertex(vertex).ok_or_else(|| self.broken())?.kind.clone();
         match kind {
             VertexKind::Sink(sink) => sink.build(&self.open_context(vertex, clock)),
@@ -391,7 +392,7 @@ impl TaskSeed {
     }
 
     /// Builds everything that reads a vertex, side outputs included.
-    fn outputs_of(&mut self, vertex: VertexId, clock: &SharedClock) -> Result<AnyNode, TaskError> {
+    fn outputs_of(&mut self, vertex: VertexId, clock: &Arc<TaskClock>) -> Result<AnyNode, TaskError> {
         let graph = Arc::clone(&self.plan.graph);
         let mut branches: BTreeMap<Option<u16>, Vec<AnyNode>> = BTreeMap::new();
         for (index, edge) in graph.outputs(vertex) {

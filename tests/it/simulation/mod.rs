@@ -139,11 +139,11 @@ fn run_windowed(seed: u64) -> Result<SimReport, String> {
     let (windowed, outsides) = InWindows::draw(seed, 0.05);
     let report =
         simulate(&config, &|| windowed.graph(&outsides)).map_err(|failure| format!("{failure} of {windowed:?}"))?;
-    windowed.verify(&outsides).map_err(|text| format!("{text} of {windowed:?}"))?;
+    windowed.verify(&outsides, true).map_err(|text| format!("{text} of {windowed:?}"))?;
     let (calm, outsides) = InWindows::draw(seed, 0.0);
     let config = SimConfig { parallelism: config.parallelism, ..SimConfig::calm(seed) };
     let calm_report = simulate(&config, &|| calm.graph(&outsides)).map_err(|failure| format!("calm: {failure}"))?;
-    let verified = calm.verify(&outsides).and_then(|()| calm.verify_dropped(&calm_report));
+    let verified = calm.verify(&outsides, false).and_then(|()| calm.verify_dropped(&calm_report));
     verified.map_err(|text| format!("calm: {text} of {calm:?}"))?;
     Ok(report)
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
 use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, ShardId, SubtaskId};
-use crate::operator::{OutputMode, TaskControl};
+use crate::operator::{BatchTime, OutputMode, TaskClock, TaskControl};
 use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 use crate::state::store::StoreShare;
@@ -58,6 +58,7 @@ fn bench(strategy: WatermarkStrategy<i64>, splits: Option<Splits>, narrow: bool)
         states: Vec::new(),
         share: StoreShare::default(),
         clock: Arc::new(SystemClock::new()),
+        batch: Arc::new(TaskClock::new(Arc::new(SystemClock::new()), BatchTime::default())),
         quarantined: Arc::default(),
         control: TaskControl::default(),
     };
