@@ -9,7 +9,8 @@
 //! * *keyed*: source, exchange by key, count and sink, two subtasks each.
 //!
 //! What counts is the ratio of the rates, on to off: its median over the pairs, and the interval in which that lies with 95 %
-//! confidence whatever the distribution (by the ranks of a sign test). The same for CPU time per record of the workers.
+//! confidence whatever the distribution (by the ranks of a sign test). The same for CPU time per record of the workers. Where the
+//! machine lets no record come in a slice, its pair is left out; how many those are, and the longest silence, is printed.
 //!
 //! ```text
 //! make bench ARGS=metrics_cost
@@ -130,16 +131,24 @@ impl Contender {
     }
 
     /// Has it read alone for a slice, behind a quarter of one in which the other comes to rest.
-    fn slice(&self, slice: Duration) -> anyhow::Result<Sample> {
+    /// Nothing if no record came.
+    fn slice(&self, slice: Duration, longest: &mut Duration) -> anyhow::Result<Option<Sample>> {
         self.turn.whose.store(self.turn.mine, Ordering::Relaxed);
         std::thread::sleep(slice / 4);
         let (cpu, before, clock) = (ran_on_a_core("millstream-work"), self.arrived.records(), Stopwatch::start());
         std::thread::sleep(slice);
         let (after, seconds, cpu_after) = (self.arrived.records(), clock.elapsed(), ran_on_a_core("millstream-work"));
-        ensure!(after > before, "nothing came in a slice: {:?}", self.job.status());
+        if after == before {
+            while self.arrived.records() == before {
+                ensure!(clock.elapsed() < PATIENCE, "nothing comes: {:?}", self.job.status());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            *longest = clock.elapsed().max(*longest);
+            return Ok(None);
+        }
         let records = (after - before) as f64;
         let cpu_nanos = cpu.zip(cpu_after).map_or(f64::NAN, |(before, after)| (after - before) / records);
-        Ok(Sample { per_second: records / seconds.as_secs_f64(), cpu_nanos })
+        Ok(Some(Sample { per_second: records / seconds.as_secs_f64(), cpu_nanos }))
     }
 
     fn stop(self) -> anyhow::Result<()> {
@@ -185,21 +194,29 @@ fn main() -> anyhow::Result<()> {
             let (on, off) = (start(MetricsLevel::Info, 0)?, start(MetricsLevel::Off, 1)?);
             // All keys are in, maps have grown, buffers are warm.
             for contender in [&on, &off] {
-                contender.slice(WARM_UP)?;
+                contender.slice(WARM_UP, &mut Duration::default())?;
             }
+            let (mut longest, mut silent) = (Duration::ZERO, 0);
             let noise = Noise::begin();
             let (mut rates, mut costs, mut plain) = (Vec::new(), Vec::new(), Vec::new());
             for pair in 0..pairs {
                 let (with, without) = if pair % 2 == 0 {
-                    let with = on.slice(slice)?;
-                    (with, off.slice(slice)?)
+                    let with = on.slice(slice, &mut longest)?;
+                    (with, off.slice(slice, &mut longest)?)
                 } else {
-                    let without = off.slice(slice)?;
-                    (on.slice(slice)?, without)
+                    let without = off.slice(slice, &mut longest)?;
+                    (on.slice(slice, &mut longest)?, without)
+                };
+                let Some((with, without)) = with.zip(without) else {
+                    silent += 1;
+                    continue;
                 };
                 rates.push(with.per_second / without.per_second);
                 costs.push(with.cpu_nanos / without.cpu_nanos);
                 plain.push(without);
+            }
+            if silent > 0 {
+                println!("{silent} pairs with a slice without a record, the longest silence {longest:?}:");
             }
             let of = |pick: fn(&Sample) -> f64| median(&plain.iter().map(pick).collect::<Vec<_>>());
             println!(
