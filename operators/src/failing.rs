@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use millstream_runtime::codec;
 use millstream_runtime::error::{BoxError, guarded};
-use millstream_runtime::operator::{DropCounter, DropReason, OpenContext, OutputTag, Poison, Poisoned, SideDecl};
+use millstream_runtime::operator::{
+    DeadLetterCounter, DeadLetterKind, DropCounter, DropReason, OpenContext, OutputTag, Poison, Poisoned, SideDecl,
+};
 use millstream_runtime::time::Timestamp;
 use serde::Serialize;
 
@@ -123,7 +125,9 @@ impl<T: Send + 'static> FailingRecords<T> {
 pub(crate) struct Warden {
     operator: Arc<str>,
     skipped: DropCounter,
+    dead_letters: DeadLetterCounter,
     kept_away: DropCounter,
+    kept_away_letters: DeadLetterCounter,
     /// Records of this operator that user code is not given.
     quarantined: Vec<Poison>,
     /// The record in work, encoded.
@@ -134,23 +138,38 @@ pub(crate) struct Warden {
 impl Warden {
     pub(crate) fn new(open: &OpenContext) -> Self {
         let known = open.quarantined.iter().map(|known| &known.record);
-        let counter = |reason| open.control.drop_counter(&open.name, reason);
+        let drops = |reason| open.control.drop_counter(&open.name, reason);
+        let letters = |kind| open.control.dead_letter_counter(&open.name, kind);
         Self {
             operator: open.name.as_str().into(),
-            skipped: counter(DropReason::Skipped),
-            kept_away: counter(DropReason::Quarantined),
+            skipped: drops(DropReason::Skipped),
+            dead_letters: letters(DeadLetterKind::Error),
+            kept_away: drops(DropReason::Quarantined),
+            kept_away_letters: letters(DeadLetterKind::Quarantined),
             quarantined: known.filter(|record| *record.operator == *open.name).cloned().collect(),
             bytes: Vec::new(),
             watching: false,
         }
     }
 
-    /// Counts a record that is skipped.
-    pub(crate) fn skipped(&self) {
-        self.skipped.count(1);
+    /// Counts a record that user code returned an error for and that does not fail the attempt.
+    pub(crate) fn count_error(&self, mishap: &Mishap) {
+        match mishap {
+            Mishap::Side(..) => self.dead_letters.count(1),
+            Mishap::Skip | Mishap::Fail => self.skipped.count(1),
+        }
     }
 
-    /// Looks at a record before user code does; says whether it is in quarantine, and counts it then.
+    /// Counts a record that is in quarantine, and whether it goes to the dead letters.
+    pub(crate) fn count_kept_away(&self, is_letter: bool) {
+        if is_letter {
+            self.kept_away_letters.count(1);
+        } else {
+            self.kept_away.count(1);
+        }
+    }
+
+    /// Looks at a record before user code does; says whether it is in quarantine.
     #[inline]
     pub(crate) fn is_quarantined(
         &mut self,
@@ -160,11 +179,7 @@ impl Warden {
         self.bytes.clear();
         self.watching = identify(&mut self.bytes)?;
         let is = |known: &Poison| known.time == time && known.bytes == self.bytes;
-        let found = self.watching && self.quarantined.iter().any(is);
-        if found {
-            self.kept_away.count(1);
-        }
-        Ok(found)
+        Ok(self.watching && self.quarantined.iter().any(is))
     }
 
     /// Whether a panic on the record that was looked at last is to be named: see [`Warden::name`].

@@ -133,7 +133,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     }
 
     /// As [`KeyedStream::skip_errors`], and sends each such record to a side output; read it with [`Stream::side`]. Every
-    /// record is copied before it is worked on.
+    /// record is copied before it is worked on. They are counted as [`DeadLetters`](millstream_runtime::operator::DeadLetters).
     #[must_use]
     pub fn dead_letters_to(mut self, tag: &OutputTag<T>) -> Self
     where
@@ -146,8 +146,7 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
     /// Keeps records away from the operator that follows on which it panicked in two attempts. A panic is never skipped in place: the
     /// attempt ends and the job goes back to the last epoch. A record that makes the next attempt panic as well is in quarantine:
     /// the attempt after that does not give it to user code, and nothing of it remains. It goes where
-    /// [`KeyedStream::dead_letters_to`] says, or else is dropped; it is counted as
-    /// [`Quarantined`](millstream_runtime::operator::DropReason::Quarantined), logged, and found in the job's status. Its first panic
+    /// [`KeyedStream::dead_letters_to`] says, or else is dropped; it is counted there or there as quarantined, logged, and found in the job's status. Its first panic
     /// counts as a restart, the second does not. Only for `process`, and only for records: a timer that panics is no record's.
     ///
     /// A record is known again by its event time and its bytes; so every record is encoded once more, and two equal ones with the same

@@ -40,7 +40,7 @@ pub struct RuntimeOptions {
     pub workers: Option<usize>,
     /// `park`, `adaptive` or `spin`: [`RuntimeBuilder::latency_policy`](crate::runtime::RuntimeBuilder::latency_policy).
     pub latency_policy: Option<LatencyPolicy>,
-    /// `off` or `info`: [`RuntimeBuilder::metrics_level`](crate::runtime::RuntimeBuilder::metrics_level).
+    /// `off`, `info` or `debug`: [`RuntimeBuilder::metrics_level`](crate::runtime::RuntimeBuilder::metrics_level).
     pub metrics_level: Option<MetricsLevel>,
     /// [`RuntimeBuilder::epoch_interval`](crate::runtime::RuntimeBuilder::epoch_interval).
     pub epoch_interval_ms: Option<u64>,

@@ -7,7 +7,7 @@ use crate::actor::{JobLink, StateView, SubtaskView, block_on, refuse_async};
 use crate::graph::BuildError;
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, JobError, JobStatus};
-use crate::operator::Dropped;
+use crate::operator::{DeadLetters, Dropped};
 use crate::trigger::Trigger;
 
 /// A running job. Cheap to clone; all clones are the same job.
@@ -37,6 +37,9 @@ pub struct SubtaskStatus {
     /// Records that its operators dropped on purpose since the attempt began, by operator and reason. Every operator that may
     /// drop records is here, also with 0.
     pub dropped: Vec<Dropped>,
+    /// Records that its operators handed to the dead letters since the attempt began, by operator and kind; with 0 too where
+    /// an operator may.
+    pub dead_letters: Vec<DeadLetters>,
     /// Records whose event time was too far ahead of the clock to pull the watermark, since the attempt began. They went on
     /// with their time; see `WatermarkStrategy::max_ahead`.
     pub refused_pulls: u64,
@@ -44,13 +47,14 @@ pub struct SubtaskStatus {
 
 impl From<SubtaskView> for SubtaskStatus {
     fn from(view: SubtaskView) -> Self {
-        let SubtaskView { subtask, task, control } = view;
+        let SubtaskView { subtask, task, control, .. } = view;
         Self {
             subtask,
             task,
             records_in: control.records_in(),
             blocked: control.is_blocked(),
             dropped: control.dropped(),
+            dead_letters: control.dead_letters(),
             refused_pulls: control.refused_pulls(),
         }
     }

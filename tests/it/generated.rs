@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use millstream::runtime::metrics::names::{FAMILIES, Kind};
+
 /// A path in the workspace.
 pub(crate) fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
@@ -48,6 +50,27 @@ fn programs_in_the_documentation_are_examples_that_run() {
         }
         keep(page, &text);
     }
+}
+
+/// Every metric as the code declares it.
+#[test]
+fn the_page_of_metrics_has_every_family() {
+    let page = "docs/metrics.md";
+    let mut table = String::from("| metric | type | labels | level | meaning |\n|---|---|---|---|---|\n");
+    for family in FAMILIES {
+        let kind = match family.kind {
+            Kind::Counter | Kind::Seconds => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
+            other => panic!("the page has no word for {other:?}"),
+        };
+        let level = format!("{:?}", family.level).to_lowercase();
+        let labels = family.labels.join(", ");
+        table.push_str(&format!("| `{}` | {kind} | {labels} | {level} | {} |\n", family.name, family.help));
+    }
+    let text = fs::read_to_string(path(page)).unwrap();
+    keep(page, &with_part(&text, "metrics", &table));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a runtime's jobs count, as Prometheus text.
 
+mod families;
 #[cfg(feature = "http")]
 mod http;
 mod scrape;

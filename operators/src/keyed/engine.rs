@@ -268,6 +268,7 @@ impl<L: Logic, W> Engine<L, W> {
         };
         if self.warden.is_quarantined(time, |out| self.logic.identify(&value, out))? {
             let kept_away = self.logic.kept_away(value, &self.sides);
+            self.warden.count_kept_away(kept_away.is_some());
             let side = kept_away.map(|(side, value)| Record { value: Emitted::Side(side, value), time, hash });
             self.out.extend(side);
             return Ok(());
@@ -296,7 +297,7 @@ impl<L: Logic, W> Engine<L, W> {
                 if !planted(Canary::SkippedLeavesOutput) {
                     self.out.truncate(before);
                 }
-                self.warden.skipped();
+                self.warden.count_error(&mishap);
                 if let Mishap::Side(side, record) = mishap {
                     self.out.push_back(Record { value: Emitted::Side(side, record), time, hash });
                 }

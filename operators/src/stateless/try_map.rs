@@ -85,14 +85,16 @@ where
         let Self { inner, f, failing, sides, warden, .. } = self;
         while let Some(Record { value, time, hash }) = inner.pull(input)? {
             let emitted = if warden.is_quarantined(time, |out| failing.identify(&value, out))? {
-                failing.kept_away(value, sides).map(|(side, record)| Emitted::Side(side, record))
+                let kept_away = failing.kept_away(value, sides);
+                warden.count_kept_away(kept_away.is_some());
+                kept_away.map(|(side, record)| Emitted::Side(side, record))
             } else {
                 let mishap = failing.mishap(&value, sides);
                 match (warden.call(time, || f(value))?, mishap) {
                     (Ok(value), _) => Some(Emitted::Main(value)),
                     (Err(error), Mishap::Fail) => return Err(error.into()),
                     (Err(_), mishap) => {
-                        warden.skipped();
+                        warden.count_error(&mishap);
                         match mishap {
                             Mishap::Side(side, record) => Some(Emitted::Side(side, record)),
                             _ => None,
@@ -151,7 +153,7 @@ where
     }
 
     /// As [`Stream::skip_errors`], and sends each such record to a side output; read it with [`Stream::side`]. Every record is
-    /// copied before it is worked on.
+    /// copied before it is worked on. They are counted as [`DeadLetters`](millstream_runtime::operator::DeadLetters).
     #[track_caller]
     pub fn dead_letters_to(mut self, tag: &OutputTag<T>) -> Stream<U>
     where

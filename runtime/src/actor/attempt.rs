@@ -91,6 +91,7 @@ impl Hosted {
             subtask: subtask.id,
             task: names(subtask.id).unwrap_or_default().into(),
             control: subtask.control.clone(),
+            source: subtask.source.clone(),
         };
         self.list.iter().map(view).collect()
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::actor::config::RuntimeConfig;
 use crate::actor::link::{SubtaskView, View};
 use crate::graph::VertexKind;
-use crate::job::{FailureKind, RestartReason};
-use crate::metrics::{Collect, Label, Samples, TimeState, names};
-use crate::operator::DropReason;
+use crate::id::TaskId;
+use crate::job::{FailureKind, JobTally, PartPhase, RestartReason};
+use crate::metrics::{Collect, Label, MetricsLevel, Samples, Summary, TimeState, names};
+use crate::operator::{DeadLetterKind, DeadLetters, DropReason, Dropped};
 use crate::plan::{ChannelProbe, Plan};
 use crate::time::{SharedClock, Timestamp};
 
@@ -51,6 +52,13 @@ fn operators(plan: &Plan) -> Vec<OperatorView> {
     views.collect()
 }
 
+/// The names of a task's operators, its head first.
+fn names_of(plan: &Plan, task: TaskId) -> Vec<String> {
+    let task = plan.tasks().iter().find(|planned| planned.id == task);
+    let vertices = task.into_iter().flat_map(|task| &task.vertices);
+    vertices.filter_map(|id| Some(plan.graph().vertex(*id)?.name.clone())).collect()
+}
+
 fn label(text: &str) -> Label {
     text.to_owned().into()
 }
@@ -65,6 +73,10 @@ pub(super) struct JobCollector {
     topology: String,
     parallelism: u16,
     operators: Vec<OperatorView>,
+    /// Names of the operators of each task.
+    tasks: Vec<(TaskId, Vec<String>)>,
+    /// Names of those that the store knows, in the order of their numbers in the tally.
+    declared: Vec<String>,
     epoch_interval: Duration,
     view: Arc<View>,
 }
@@ -76,6 +88,8 @@ impl JobCollector {
             topology: format!("{:08x}", crc32fast::hash(plan.graph().to_dot().as_bytes())),
             parallelism: plan.parallelism(),
             operators: operators(plan),
+            tasks: plan.tasks().iter().map(|task| (task.id, names_of(plan, task.id))).collect(),
+            declared: plan.declarations().into_iter().map(|declared| declared.name).collect(),
             epoch_interval: config.job.epoch_interval,
             view,
         }
@@ -120,28 +134,62 @@ impl Collect for JobCollector {
         for ((operator, kind), count) in &tally.failures {
             into.count(&names::PIPELINE_FAILURES, [pipeline(), label(operator), kind.label().into()], *count);
         }
-
-        let results = [("completed", tally.completed), ("failed", tally.failed), ("timed_out", tally.timed_out)];
-        for (result, count) in results {
-            into.count(&names::CHECKPOINTS, [pipeline(), result.into()], count);
+        for operator in &self.operators {
+            let failures = |kind| tally.failures.get(&(operator.name.clone(), kind)).copied().unwrap_or_default();
+            let returned = failures(FailureKind::Error) + failures(FailureKind::Source);
+            for (kind, count) in [("error", returned), ("panic", failures(FailureKind::Panic))] {
+                into.count(&names::ERRORS, [pipeline(), label(&operator.name), kind.into()], count);
+            }
         }
-        into.gauge(&names::CHECKPOINTS_IN_PROGRESS, [pipeline()], tally.in_progress as f64);
-        into.gauge(&names::CHECKPOINT_INTERVAL, [pipeline()], self.epoch_interval.as_secs_f64());
-        into.count(&names::CHECKPOINT_WRITTEN, [pipeline()], tally.written_bytes);
-        into.times(&names::CHECKPOINT_DURATION, [pipeline()], tally.duration);
-        into.times(&names::CHECKPOINT_PHASE, [pipeline(), "persist".into()], tally.persist);
-        if let Some(last) = tally.last {
-            into.gauge(&names::CHECKPOINT_LAST_DURATION, [pipeline()], last.duration.as_secs_f64());
-            into.gauge(&names::CHECKPOINT_LAST_SIZE, [pipeline(), "written".into()], last.bytes as f64);
-            into.gauge(&names::CHECKPOINT_LAST_EPOCH, [pipeline()], last.epoch.number() as f64);
-            into.gauge(&names::CHECKPOINT_LAST_COMPLETED, [pipeline()], unix_seconds(last.at));
-        }
+        self.collect_checkpoints(&tally, into);
         for (result, count) in [("ok", tally.restored), ("failed", tally.not_restored)] {
             into.count(&names::RESTORES, [pipeline(), result.into()], count);
         }
         if let Some((took, epoch)) = tally.restore {
             into.gauge(&names::RESTORE_LAST_DURATION, [pipeline()], took.as_secs_f64());
             into.gauge(&names::RESTORE_LAST_EPOCH, [pipeline()], epoch.number() as f64);
+        }
+    }
+}
+
+impl JobCollector {
+    fn collect_checkpoints(&self, tally: &JobTally, into: &mut Samples) {
+        let pipeline = || label(&self.pipeline);
+        let results = [("completed", tally.completed), ("failed", tally.failed), ("timed_out", tally.timed_out)];
+        for (result, count) in results {
+            into.count(&names::CHECKPOINTS, [pipeline(), result.into()], count);
+        }
+        into.gauge(&names::CHECKPOINTS_IN_PROGRESS, [pipeline()], tally.in_progress as f64);
+        into.gauge(&names::CHECKPOINT_INTERVAL, [pipeline()], self.epoch_interval.as_secs_f64());
+        for (number, name) in self.declared.iter().enumerate() {
+            let written = tally.operators.get(number).and_then(|id| tally.written_bytes.get(id));
+            let written = written.copied().unwrap_or_default();
+            into.count(&names::CHECKPOINT_WRITTEN, [pipeline(), label(name)], written);
+        }
+        into.times(&names::CHECKPOINT_DURATION, [pipeline()], tally.duration.clone());
+        into.times(&names::CHECKPOINT_PHASE, [pipeline(), "persist".into()], tally.persist.clone());
+        for (phase, times) in PartPhase::ALL.iter().zip(&tally.phases) {
+            into.times(&names::CHECKPOINT_PHASE, [pipeline(), phase.label().into()], times.clone());
+        }
+        if let Some(last) = &tally.last {
+            into.gauge(&names::CHECKPOINT_LAST_DURATION, [pipeline()], last.duration.as_secs_f64());
+            into.gauge(&names::CHECKPOINT_LAST_SIZE, [pipeline(), "written".into()], last.bytes as f64);
+            into.gauge(&names::CHECKPOINT_LAST_EPOCH, [pipeline()], last.epoch.number() as f64);
+            into.gauge(&names::CHECKPOINT_LAST_COMPLETED, [pipeline()], unix_seconds(last.at));
+            let phase = |operator: &str, phase: &'static str| [pipeline(), label(operator), phase.into()];
+            into.gauge(&names::CHECKPOINT_LAST_PHASE, phase("", "persist"), last.persist.as_secs_f64());
+            for (task, operators) in &self.tasks {
+                let slowest = last.slowest.get(task).copied().unwrap_or_default();
+                for (of, time) in PartPhase::ALL.iter().zip(slowest) {
+                    for operator in operators {
+                        into.gauge(&names::CHECKPOINT_LAST_PHASE, phase(operator, of.label()), time.as_secs_f64());
+                    }
+                }
+            }
+        }
+        let live = self.view.state().and_then(|state| state.share.try_with(|store| store.live_bytes())).flatten();
+        if let Some(bytes) = live {
+            into.gauge(&names::CHECKPOINT_LAST_SIZE, [pipeline(), "full".into()], bytes as f64);
         }
     }
 }
@@ -154,6 +202,7 @@ pub(super) struct AttemptCollector {
     operators: BTreeMap<String, OperatorView>,
     channels: Vec<ChannelProbe>,
     channel_frames: usize,
+    level: MetricsLevel,
     clock: SharedClock,
 }
 
@@ -161,26 +210,22 @@ impl AttemptCollector {
     pub(super) fn new(
         plan: &Plan,
         subtasks: Vec<SubtaskView>,
-        (channels, channel_frames): (Vec<ChannelProbe>, usize),
-        clock: SharedClock,
+        channels: Vec<ChannelProbe>,
+        (config, clock): (&RuntimeConfig, SharedClock),
     ) -> Self {
-        let names = |view: &SubtaskView| -> Vec<String> {
-            let task = plan.tasks().iter().find(|task| task.id == view.subtask.task);
-            let vertices = task.into_iter().flat_map(|task| &task.vertices);
-            vertices.filter_map(|id| Some(plan.graph().vertex(*id)?.name.clone())).collect()
-        };
         Self {
             pipeline: plan.name().to_owned(),
-            subtasks: subtasks.into_iter().map(|view| (view.clone(), names(&view))).collect(),
+            subtasks: subtasks.into_iter().map(|view| (view.clone(), names_of(plan, view.subtask.task))).collect(),
             operators: operators(plan).into_iter().map(|view| (view.name.clone(), view)).collect(),
             channels,
-            channel_frames,
+            channel_frames: config.channel_frames,
+            level: config.metrics,
             clock,
         }
     }
 
     fn collect_subtask(&self, view: &SubtaskView, operators: &[String], now: Timestamp, into: &mut Samples) {
-        let SubtaskView { subtask, control, .. } = view;
+        let SubtaskView { subtask, control, source, .. } = view;
         let index = || Label::from(subtask.index.to_string());
         let pipeline = || label(&self.pipeline);
         let meter = control.meter();
@@ -195,12 +240,15 @@ impl AttemptCollector {
                 into.gauge(&names::LAST_PROGRESS, labels(), unix_seconds(at));
             }
         }
-        for (phase, times) in [("alignment", meter.alignments()), ("snapshot", meter.snapshots())] {
-            into.times(&names::CHECKPOINT_PHASE, [pipeline(), phase.into()], times);
+        if let Some((source, head)) = source.as_ref().zip(operators.first()) {
+            into.gauge(&names::MAILBOX, [pipeline(), label(head), index()], source.waiting() as f64);
         }
         for (operator, meter) in control.operators() {
             let Some(of) = self.operators.get(&*operator) else { continue };
             let labels = || [pipeline(), label(&operator), index()];
+            if let Some(times) = meter.process_times().filter(|_| of.role != Role::Source) {
+                into.times(&names::PROCESS, [pipeline(), label(&operator)], times);
+            }
             if let Some(watermark) = meter.watermark() {
                 into.gauge(&names::WATERMARK, labels(), unix_seconds(watermark));
             }
@@ -219,23 +267,29 @@ impl AttemptCollector {
                 into.count(&names::RECORDS_OUT, labels(), records);
                 into.count(&names::FRAMES_OUT, labels(), frames);
             } else {
-                into.times(&names::LATENCY, [pipeline(), label(&operator)], meter.latency());
+                let latency = meter.latency();
+                let (recent, count, sum) = (meter.recent(now), latency.count(), latency.sum());
+                let window = Summary { recent, count, sum };
+                into.summary(&names::LATENCY_WINDOW, [pipeline(), label(&operator)], window);
+                into.times(&names::LATENCY, [pipeline(), label(&operator)], latency);
                 if of.timed {
                     into.times(&names::EVENT_TIME_LATENCY, [pipeline(), label(&operator)], meter.event_time_latency());
                 }
             }
         }
         for dropped in control.dropped() {
-            let reason = match dropped.reason {
-                DropReason::Late => "late",
-                DropReason::LateInPart => "late_in_part",
-                DropReason::NoWindow => "no_window",
-                DropReason::Duplicate => "duplicate",
-                DropReason::UnreadSide => "unread_side",
-                DropReason::Skipped => "skipped",
-                DropReason::Quarantined => "quarantined",
-            };
-            into.count(&names::RECORDS_DROPPED, [pipeline(), label(&dropped.operator), reason.into()], dropped.records);
+            let Dropped { operator, reason, records } = dropped;
+            into.count(&names::RECORDS_DROPPED, [pipeline(), label(&operator), reason.label().into()], records);
+            if reason == DropReason::Skipped {
+                into.count(&names::ERRORS, [pipeline(), label(&operator), "error".into()], records);
+            }
+        }
+        for letters in control.dead_letters() {
+            let DeadLetters { operator, kind, records } = letters;
+            into.count(&names::DEAD_LETTERS, [pipeline(), label(&operator), kind.label().into()], records);
+            if kind == DeadLetterKind::Error {
+                into.count(&names::ERRORS, [pipeline(), label(&operator), "error".into()], records);
+            }
         }
         for (channel, meter) in control.outputs() {
             into.time(&names::CHANNEL_BLOCKED, [pipeline(), label(&channel)], meter.waited(now));
@@ -244,11 +298,19 @@ impl AttemptCollector {
 
     fn collect_channels(&self, into: &mut Samples) {
         let mut queues: BTreeMap<(&str, u16), (u64, usize, usize)> = BTreeMap::new();
-        for ChannelProbe { channel, subtask, probe } in &self.channels {
+        let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+        for ChannelProbe { channel, receiver, subtask, probe } in &self.channels {
             let (frames, records, links) = queues.entry((channel, *subtask)).or_default();
             *frames += probe.frames();
             *records += probe.records();
             *links += 1;
+            *held.entry(receiver).or_default() += probe.held_records();
+            if self.level >= MetricsLevel::Debug {
+                into.times(&names::CHANNEL_WAIT, [label(&self.pipeline), label(channel)], probe.waits());
+            }
+        }
+        for (operator, records) in held {
+            into.gauge(&names::CHECKPOINT_BUFFERED, [label(&self.pipeline), label(operator)], records as f64);
         }
         for ((channel, subtask), (frames, records, links)) in queues {
             let labels = || [label(&self.pipeline), label(channel), Label::from(subtask.to_string())];

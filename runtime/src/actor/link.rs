@@ -15,7 +15,7 @@ use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, Held, JobError, JobPhase, JobStatus, JobTally};
-use crate::operator::TaskControl;
+use crate::operator::{SourceControl, TaskControl};
 use crate::state::MemoryBudget;
 use crate::state::store::StoreShare;
 use crate::trigger::Trigger;
@@ -27,6 +27,8 @@ pub(crate) struct SubtaskView {
     /// Names of the task's operators.
     pub(crate) task: Arc<str>,
     pub(crate) control: TaskControl,
+    /// Where the job's orders to it are, if it reads a source.
+    pub(crate) source: Option<SourceControl>,
 }
 
 /// What the job actor leaves behind for readers after every event.
@@ -60,6 +62,10 @@ impl View {
 
     pub(super) fn tally(&self) -> JobTally {
         lock(&self.tally).clone()
+    }
+
+    pub(super) fn state(&self) -> Option<StateView> {
+        lock(&self.state).clone()
     }
 
     pub(super) fn set_subtasks(&self, subtasks: Vec<SubtaskView>) {

@@ -16,7 +16,8 @@ pub struct Gate<T> {
     steps: Option<Steps>,
     ended: Vec<bool>,
     next: usize,
-    oldest: Timestamp,
+    /// The input that was read last.
+    last: usize,
 }
 
 /// A gate cannot go on.
@@ -52,7 +53,7 @@ impl<T> Gate<T> {
             steps: None,
             ended: vec![false; count],
             next: 0,
-            oldest: Timestamp::MIN,
+            last: 0,
         }
     }
 
@@ -76,7 +77,7 @@ impl<T> Gate<T> {
             let Some(receiver) = self.inputs.get_mut(input) else { continue };
             let frame = receiver.receive().map_err(|source| GateError::Lost { input, source })?;
             let Some(frame) = frame else { continue };
-            self.oldest = receiver.oldest();
+            self.last = input;
             // An input may have more; a mark that changed nothing for the task is not an answer.
             looked = 0;
             if let Some(frame) = self.merge(input, frame)? {
@@ -87,8 +88,15 @@ impl<T> Gate<T> {
     }
 
     /// When a source took the oldest record of the frame of records that came last; [`Timestamp::MIN`] if nobody knows.
-    pub const fn oldest(&self) -> Timestamp {
-        self.oldest
+    pub fn oldest(&self) -> Timestamp {
+        self.inputs.get(self.last).map_or(Timestamp::MIN, LinkReceiver::oldest)
+    }
+
+    /// Counts how long the frame of records that came last was queued.
+    pub fn note_wait(&self, now: Timestamp) {
+        if let Some(input) = self.inputs.get(self.last) {
+            input.note_wait(now);
+        }
     }
 
     /// Says whether a barrier waits for other inputs.
@@ -99,7 +107,15 @@ impl<T> Gate<T> {
     fn merge(&mut self, input: usize, frame: Frame<T>) -> Result<Option<Frame<T>>, GateError> {
         match frame {
             Frame::Records(_) | Frame::ProcessingTime(_) => return Ok(Some(frame)),
-            Frame::Barrier(barrier) => return Ok(self.aligner.on_barrier(input, barrier)?.map(Frame::Barrier)),
+            Frame::Barrier(barrier) => {
+                let aligned = self.aligner.on_barrier(input, barrier)?;
+                if aligned.is_some() {
+                    self.inputs.iter().for_each(|input| input.hold(false));
+                } else if let Some(input) = self.inputs.get(input) {
+                    input.hold(true);
+                }
+                return Ok(aligned.map(Frame::Barrier));
+            }
             Frame::End => {
                 if let Some(ended) = self.ended.get_mut(input) {
                     *ended = true;
@@ -146,6 +162,7 @@ mod tests {
         let bell = Bell::default();
         let (mut left, left_end) = link(8, &bell, &bell);
         let (mut right, right_end) = link(8, &bell, &bell);
+        let probe = left_end.probe();
         let mut gate = Gate::new(vec![left_end, right_end]);
         let barrier =
             Barrier { epoch: Epoch::new(1), next_mode: ExecutionMode::Continuous, last: false, had_data: false };
@@ -154,6 +171,7 @@ mod tests {
         left.send_records(&mut vec![Record::new("left, epoch 2")]).unwrap();
         assert_eq!(gate.poll(), Ok(None));
         assert!(gate.is_aligning());
+        assert_eq!(probe.held_records(), 1);
         right.send_records(&mut vec![Record::new("right, epoch 1")]).unwrap();
         right.send_mark(Mark::Barrier(barrier)).unwrap();
         let mut seen = Vec::new();
@@ -166,6 +184,9 @@ mod tests {
             Frame::Records(vec![Record::new("left, epoch 2")]),
         ];
         assert_eq!(seen, expected);
+        left.send_records(&mut vec![Record::new("left, epoch 2, too")]).unwrap();
+        assert_eq!((probe.records(), probe.held_records()), (1, 0));
+        gate.poll().unwrap();
         drop(left);
         assert!(matches!(gate.poll(), Err(GateError::Lost { input: 0, .. })));
     }

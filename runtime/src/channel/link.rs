@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::channel::bell::Bell;
 use crate::channel::frame::{FRAME_RECORDS, Frame, Grammar, IllegalFrame, Mark};
-use crate::metrics::Counter;
+use crate::metrics::{Buckets, Counter, SharedBuckets};
 use crate::record::Record;
 use crate::time::Timestamp;
 
@@ -26,6 +26,10 @@ struct Shared {
     credit: AtomicUsize,
     full_credit: usize,
     sender_waits: AtomicBool,
+    /// It is past a barrier that others owe, and is not read.
+    held: AtomicBool,
+    /// How long frames of records were queued, of those that say when they were sent.
+    waits: SharedBuckets,
     sender: Bell,
     receiver: Bell,
 }
@@ -67,28 +71,50 @@ pub fn link<T>(capacity: usize, sender: &Bell, receiver: &Bell) -> (LinkSender<T
         credit: AtomicUsize::new(full_credit),
         full_credit,
         sender_waits: AtomicBool::new(false),
+        held: AtomicBool::new(false),
+        waits: SharedBuckets::default(),
         sender: sender.clone(),
         receiver: receiver.clone(),
     });
-    let (grammar, oldest) = (Grammar::default(), Timestamp::MIN);
-    let sender = LinkSender { queue: sender_end, capacity, shared: Arc::clone(&shared), grammar, oldest };
-    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0, oldest })
+    let (grammar, stamps) = (Grammar::default(), Stamps::default());
+    let sender = LinkSender { queue: sender_end, capacity, shared: Arc::clone(&shared), grammar, stamps };
+    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0, stamps })
+}
+
+/// What travels with a frame; [`Timestamp::MIN`] where nobody knows.
+#[derive(Clone, Copy, Debug)]
+struct Stamps {
+    /// When a source took the oldest of its records.
+    oldest: Timestamp,
+    /// When it was sent.
+    sent: Timestamp,
+}
+
+impl Default for Stamps {
+    fn default() -> Self {
+        Self { oldest: Timestamp::MIN, sent: Timestamp::MIN }
+    }
 }
 
 /// The upstream end.
 #[derive(Debug)]
 pub struct LinkSender<T> {
-    queue: flume::Sender<(Frame<T>, Timestamp)>,
+    queue: flume::Sender<(Frame<T>, Stamps)>,
     capacity: usize,
     shared: Arc<Shared>,
     grammar: Grammar,
-    oldest: Timestamp,
+    stamps: Stamps,
 }
 
 impl<T> LinkSender<T> {
     /// Says when a source took the oldest of the records that are sent from now on; [`Timestamp::MIN`] if nobody knows.
     pub const fn sends_from(&mut self, oldest: Timestamp) {
-        self.oldest = oldest;
+        self.stamps.oldest = oldest;
+    }
+
+    /// Says when frames are sent from now on, so that the receiver can tell how long they were queued.
+    pub const fn sends_at(&mut self, sent: Timestamp) {
+        self.stamps.sent = sent;
     }
 
     /// Sends as many of `records` (≤ [`FRAME_RECORDS`]) as there is room for; the rest stays.
@@ -148,7 +174,7 @@ impl<T> LinkSender<T> {
             self.grammar.check(&frame)?;
         }
         // Single producer: room that was seen cannot vanish.
-        self.queue.try_send((frame, self.oldest)).map_err(|_| Closed)?;
+        self.queue.try_send((frame, self.stamps)).map_err(|_| Closed)?;
         self.shared.receiver.ring();
         Ok(())
     }
@@ -163,11 +189,11 @@ impl<T> Drop for LinkSender<T> {
 /// The downstream end.
 #[derive(Debug)]
 pub struct LinkReceiver<T> {
-    queue: flume::Receiver<(Frame<T>, Timestamp)>,
+    queue: flume::Receiver<(Frame<T>, Stamps)>,
     shared: Arc<Shared>,
     /// Records handled since the last barrier.
     handled: usize,
-    oldest: Timestamp,
+    stamps: Stamps,
 }
 
 /// Sees how full a channel is. Keeps neither end alive.
@@ -188,12 +214,34 @@ impl LinkProbe {
     pub fn records(&self) -> usize {
         self.shared.queued.load(Ordering::Relaxed)
     }
+
+    /// How long frames of records were queued.
+    pub fn waits(&self) -> Buckets {
+        self.shared.waits.read()
+    }
+
+    /// Records that are queued behind a barrier which waits for that of other channels.
+    pub fn held_records(&self) -> usize {
+        if self.shared.held.load(Ordering::Relaxed) { self.records() } else { 0 }
+    }
 }
 
 impl<T> LinkReceiver<T> {
     /// When a source took the oldest record of the frame that was received last; [`Timestamp::MIN`] if nobody knows.
     pub const fn oldest(&self) -> Timestamp {
-        self.oldest
+        self.stamps.oldest
+    }
+
+    /// Counts how long the frame that was received last was queued until `now`, if it says when it was sent.
+    pub fn note_wait(&self, now: Timestamp) {
+        if self.stamps.sent > Timestamp::MIN {
+            self.shared.waits.record(now.saturating_since(self.stamps.sent));
+        }
+    }
+
+    /// Takes note of whether the channel is held back behind a barrier.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Relaxed);
     }
 
     /// Makes a probe of the channel.
@@ -207,8 +255,8 @@ impl<T> LinkReceiver<T> {
     /// [`Closed`] when the channel is empty and the sender is gone.
     pub fn receive(&mut self) -> Result<Option<Frame<T>>, Closed> {
         match self.queue.try_recv() {
-            Ok((frame, oldest)) => {
-                self.oldest = oldest;
+            Ok((frame, stamps)) => {
+                self.stamps = stamps;
                 match &frame {
                     Frame::Records(records) => {
                         self.handled += records.len();
@@ -295,6 +343,20 @@ mod tests {
         assert_eq!((probe.frames(), probe.records()), (1, 2));
         drop(receiver);
         assert!(matches!(sender.send_mark(barrier(2)), Err(SendError::Closed(_))));
+    }
+
+    #[test]
+    fn frames_that_say_when_they_were_sent_are_counted_by_how_long_they_were_queued() {
+        let bell = Bell::default();
+        let (mut sender, mut receiver) = link(4, &bell, &bell);
+        let probe = receiver.probe();
+        for sent in [Timestamp::MIN, Timestamp::from_micros(100), Timestamp::from_micros(900)] {
+            sender.sends_at(sent);
+            assert_eq!(sender.send_records(&mut records(1)), Ok(Sent::Yes));
+            receiver.receive().unwrap();
+            receiver.note_wait(Timestamp::from_micros(150));
+        }
+        assert_eq!((probe.waits().count(), probe.waits().sum().as_micros()), (2, 50));
     }
 
     #[test]

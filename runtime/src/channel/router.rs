@@ -103,6 +103,11 @@ impl<T> Router<T> {
             .for_each(|target| target.link.sends_from(taken));
     }
 
+    /// Says when frames are sent from now on.
+    pub fn sends_at(&mut self, sent: Timestamp) {
+        self.targets.iter_mut().for_each(|target| target.link.sends_at(sent));
+    }
+
     /// Takes a frame. After [`Sent::Full`] nothing may be offered until [`Router::resume`] says [`Sent::Yes`].
     ///
     /// # Errors

@@ -18,5 +18,5 @@ pub use self::names::{
     FIRST_RESERVED_STATE, NameError, NameTable, OperatorDecl, OperatorEntry, OperatorKind, StateDecl, StateEntry,
     StateKind,
 };
-pub use self::part::{Closing, Delivered, Delta, EpochBundle, OutboxPart, Part, SplitPosition};
+pub use self::part::{BarrierTimes, Closing, Delivered, Delta, EpochBundle, OutboxPart, Part, SplitPosition};
 pub use self::plan::{EpochPlan, PlannedSplit};

@@ -47,6 +47,17 @@ pub struct OutboxPart {
     pub rows: u64,
 }
 
+/// When a barrier came by a subtask. Not stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BarrierTimes {
+    /// Its first input had it; in a source, its order was taken.
+    pub came: Timestamp,
+    /// All inputs had it, and what had changed was frozen.
+    pub aligned: Timestamp,
+    /// All that was frozen is encoded.
+    pub encoded: Timestamp,
+}
+
 /// Everything one subtask contributes to one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -66,11 +77,13 @@ pub struct Part {
     pub wants_epoch: bool,
     /// When the first processing-time timer of the subtask is due.
     pub timer: Option<Timestamp>,
+    /// When the barrier came by.
+    pub times: BarrierTimes,
 }
 
 impl Part {
     /// Makes a part without content.
-    pub const fn new(attempt: Attempt, epoch: Epoch, subtask: SubtaskId) -> Self {
+    pub fn new(attempt: Attempt, epoch: Epoch, subtask: SubtaskId) -> Self {
         Self {
             attempt,
             epoch,
@@ -80,14 +93,20 @@ impl Part {
             outbox: Vec::new(),
             wants_epoch: false,
             timer: None,
+            times: BarrierTimes::default(),
         }
     }
 
     /// Returns the bytes of deltas and output.
     pub fn bytes(&self) -> usize {
-        let deltas = self.deltas.iter().flat_map(|delta| &delta.chunks);
-        let outbox = self.outbox.iter().flat_map(|outbox| &outbox.chunks);
-        deltas.chain(outbox).map(Vec::len).sum()
+        self.bytes_by_operator().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Returns the bytes of each delta and output, with the operator whose they are.
+    pub fn bytes_by_operator(&self) -> impl Iterator<Item = (OperatorId, usize)> {
+        let deltas = self.deltas.iter().map(|delta| (delta.operator, &delta.chunks));
+        let outbox = self.outbox.iter().map(|outbox| (outbox.operator, &outbox.chunks));
+        deltas.chain(outbox).map(|(operator, chunks)| (operator, chunks.iter().map(Vec::len).sum()))
     }
 }
 

@@ -40,7 +40,7 @@ use crate::trigger::Trigger;
 
 use self::ending::error_text;
 use self::tally::Tallying;
-pub(crate) use self::tally::{FailureKind, JobTally, RestartReason};
+pub(crate) use self::tally::{FailureKind, JobTally, PartPhase, RestartReason};
 
 #[derive(Debug)]
 enum Phase {
@@ -350,6 +350,7 @@ impl JobMachine {
         }
         self.done_sources.clear();
         self.phase = Phase::Building;
+        self.tallying.numbered(&operators);
         let (quarantined, mode) = (self.suspects.quarantined(), self.mode);
         self.orders.push(JobOrder::Build { attempt, operators, restored, quarantined, mode });
         Ok(())
@@ -391,6 +392,9 @@ impl JobMachine {
 
     fn on_part(&mut self, part: Part, now: Timestamp) {
         let epoch = part.epoch;
+        if part.attempt == self.attempt {
+            self.tallying.part(&part);
+        }
         match self.coordinator.on_part(part) {
             Reported::Taken => {}
             Reported::OldAttempt => self.status.dropped_parts += 1,

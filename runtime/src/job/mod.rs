@@ -14,6 +14,6 @@ mod tests;
 pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore, WaitError};
 pub use self::error::{Ended, JobError};
 pub use self::machine::JobMachine;
-pub(crate) use self::machine::{FailureKind, JobTally, RestartReason};
+pub(crate) use self::machine::{FailureKind, JobTally, PartPhase, RestartReason};
 pub use self::protocol::{Held, JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};
 pub use self::restart::RestartPolicy;

@@ -103,10 +103,16 @@ impl SharedBuckets {
     /// Counts a time in microseconds. Only the owner's thread may.
     #[inline]
     pub fn record_micros(&self, micros: u64) {
+        self.record_as(micros, micros);
+    }
+
+    /// Counts a time in the bucket of `micros`, and adds another one to the sum.
+    #[inline]
+    fn record_as(&self, micros: u64, sum: u64) {
         if let Some(count) = self.counts.get(bucket(micros)) {
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
-        self.sum_micros.store(self.sum_micros.load(Ordering::Relaxed).saturating_add(micros), Ordering::Relaxed);
+        self.sum_micros.store(self.sum_micros.load(Ordering::Relaxed).saturating_add(sum), Ordering::Relaxed);
     }
 
     /// Counts the same time in microseconds several times. Only the owner's thread may.
@@ -127,6 +133,29 @@ impl SharedBuckets {
             *count = cell.load(Ordering::Relaxed);
         }
         buckets
+    }
+}
+
+/// A distribution of means, each of several equal shares of a time, so of less than a microsecond too. One thread writes.
+#[derive(Debug, Default)]
+pub(super) struct SharedMeans {
+    means: SharedBuckets,
+    /// What the sum has not counted of the means so far, in nanoseconds; below a thousand.
+    rest_nanos: AtomicU64,
+}
+
+impl SharedMeans {
+    /// Counts the mean of so many shares once. Only the owner's thread may.
+    pub(super) fn record(&self, time: Duration, shares: usize) {
+        let mean = time.as_nanos() / shares.max(1) as u128;
+        let mean = u64::try_from(mean).unwrap_or(u64::MAX);
+        let nanos = self.rest_nanos.load(Ordering::Relaxed).saturating_add(mean);
+        self.rest_nanos.store(nanos % 1_000, Ordering::Relaxed);
+        self.means.record_as(mean.div_ceil(1_000), nanos / 1_000);
+    }
+
+    pub(super) fn read(&self) -> Buckets {
+        self.means.read()
     }
 }
 
@@ -162,6 +191,18 @@ mod tests {
         for micros in near.chain((0..64).map(|bit| 1 << bit)) {
             assert_eq!(bucket(micros), BOUNDS_MICROS.partition_point(|bound| *bound < micros), "{micros}");
         }
+    }
+
+    #[test]
+    fn means_below_a_microsecond_add_up() {
+        let means = SharedMeans::default();
+        for _ in 0..8 {
+            means.record(Duration::from_micros(64), 256);
+        }
+        means.record(Duration::from_micros(9), 0);
+        let read = means.read();
+        assert_eq!((read.count(), read.sum()), (9, Duration::from_micros(8 / 4 + 9)));
+        assert_eq!(read.cumulative().next(), Some(8), "up to a microsecond, inclusive");
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn publish(samples: &Samples, recorder: &dyn Recorder) {
         match sample.value {
             Value::Count(count) => recorder.register_counter(&key, &METADATA).absolute(*count),
             Value::Gauge(value) => recorder.register_gauge(&key, &METADATA).set(*value),
-            Value::Time(_) | Value::Times(_) => {}
+            Value::Time(_) | Value::Times(_) | Value::Summary(_) => {}
         }
     }
 }
@@ -61,7 +61,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::{Buckets, names};
+    use crate::metrics::{Buckets, Summary, names};
 
     #[test]
     fn every_family_has_its_head_once_whoever_writes_it() {
@@ -74,6 +74,7 @@ mod tests {
                     Kind::Gauge => Value::Gauge(0.5),
                     Kind::Seconds => Value::Time(Duration::from_millis(1_250)),
                     Kind::Histogram => Value::Times(Box::<Buckets>::default()),
+                    Kind::Summary => Value::Summary(Box::<Summary>::default()),
                 };
                 one.put(family, family.labels.iter().map(|_| hostile.into()).collect(), value);
                 samples.append(one);

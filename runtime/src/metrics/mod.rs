@@ -24,17 +24,21 @@ mod sample;
 mod task;
 #[cfg(feature = "prometheus")]
 mod text;
+mod window;
 
 use std::sync::Arc;
 
+use self::buckets::SharedMeans;
 pub use self::buckets::{BOUNDS_MICROS, Buckets, SharedBuckets};
 pub use self::hub::PipelineState;
 pub(crate) use self::hub::{MetricsHub, PipelineMetrics};
 pub use self::level::MetricsLevel;
+pub(crate) use self::operator::SinkLatency;
 pub use self::operator::{Counter, OperatorMeter, OutputMeter};
 pub(crate) use self::sample::{Collect, Label};
-pub use self::sample::{Sample, Samples, Value};
+pub use self::sample::{Sample, Samples, Summary, Value};
 pub use self::task::{TaskMeter, TimeSplit, TimeState};
+pub use self::window::Recent;
 
 /// What a runtime's jobs count. Cheap to clone; may outlive its [`Runtime`](crate::runtime::Runtime), and then shows which state its
 /// pipelines ended in.

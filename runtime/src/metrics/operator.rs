@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::metrics::{Buckets, SharedBuckets};
+use crate::metrics::window::{Recent, SlotWriter, Slots};
+use crate::metrics::{Buckets, MetricsLevel, SharedBuckets, SharedMeans};
 use crate::time::Timestamp;
 
 /// A number that one thread raises.
@@ -49,6 +50,10 @@ struct OperatorCells {
     frames_out: Counter,
     event_time_latency: SharedBuckets,
     latency: SharedBuckets,
+    /// The latencies of the last seconds.
+    recent: Slots,
+    /// How long user code takes for a record; nothing below the level `debug`.
+    process: Option<SharedMeans>,
     /// Records of this turn that a sink is through with, and when a source took the oldest of them.
     through: Counter,
     taken: AtomicI64,
@@ -66,9 +71,33 @@ impl Default for Watermark {
 }
 
 impl OperatorMeter {
-    /// Makes one that counts.
-    pub fn counting() -> Self {
-        Self(Some(Arc::default()))
+    /// Makes one that counts as much as the level says.
+    pub fn counting(level: MetricsLevel) -> Self {
+        let process = (level >= MetricsLevel::Debug).then(SharedMeans::default);
+        let cells = || Arc::new(OperatorCells { process, ..OperatorCells::default() });
+        Self((level >= MetricsLevel::Info).then(cells))
+    }
+
+    /// Says whether it wants to know how long user code takes.
+    #[inline]
+    pub fn is_timing(&self) -> bool {
+        self.process().is_some()
+    }
+
+    /// Counts how long user code took for the records of a frame.
+    pub fn processed(&self, records: usize, took: Duration) {
+        if let Some(process) = self.process() {
+            process.record(took, records);
+        }
+    }
+
+    /// How long user code takes for a record, if it counts that.
+    pub fn process_times(&self) -> Option<Buckets> {
+        self.process().map(SharedMeans::read)
+    }
+
+    fn process(&self) -> Option<&SharedMeans> {
+        self.0.as_ref().and_then(|cells| cells.process.as_ref())
     }
 
     /// Says whether it counts.
@@ -113,19 +142,14 @@ impl OperatorMeter {
         }
     }
 
-    /// Counts the latency of what went through since the last call.
-    #[inline]
-    pub fn settle(&self, now: Timestamp) {
-        let Some(cells) = &self.0 else { return };
-        let records = cells.through.take();
-        if records > 0 {
-            cells.latency.record_many(micros_between(cells.taken.load(Ordering::Relaxed), now), records);
-        }
-    }
-
     /// How long after a source had taken them a sink was through with records.
     pub fn latency(&self) -> Buckets {
         self.0.as_ref().map_or_else(Buckets::default, |cells| cells.latency.read())
+    }
+
+    /// The latencies of the last ten full seconds.
+    pub(crate) fn recent(&self, now: Timestamp) -> Recent {
+        self.0.as_ref().map_or_else(Recent::default, |cells| cells.recent.read(now))
     }
 
     /// A watermark has come.
@@ -158,21 +182,58 @@ impl OperatorMeter {
     }
 }
 
+/// Counts the latency of what goes through a sink, at the end of each turn.
+#[derive(Debug)]
+pub(crate) struct SinkLatency {
+    meter: OperatorMeter,
+    recent: SlotWriter,
+}
+
+impl SinkLatency {
+    /// Counts that of a sink. One per sink and subtask.
+    pub(crate) fn of(meter: OperatorMeter) -> Self {
+        Self { meter, recent: SlotWriter::default() }
+    }
+
+    /// Counts the latency of what went through since the last call.
+    #[inline]
+    pub(crate) fn settle(&mut self, now: Timestamp) {
+        let Some(cells) = &self.meter.0 else { return };
+        let records = cells.through.take();
+        if records > 0 {
+            let micros = micros_between(cells.taken.load(Ordering::Relaxed), now);
+            cells.latency.record_many(micros, records);
+            self.recent.record(micros, records, now, &cells.recent);
+        } else {
+            self.recent.turn(now, &cells.recent);
+        }
+    }
+}
+
 /// How long one output of a subtask waited for room. Cheap to clone. By default it counts nothing.
 #[derive(Clone, Debug, Default)]
 pub struct OutputMeter(Option<Arc<OutputCells>>);
 
 #[derive(Debug, Default)]
 struct OutputCells {
+    /// Sent frames carry the time.
+    timing: bool,
     waited_micros: Counter,
     /// Since when it waits, in microseconds; zero while it does not.
     since: AtomicI64,
 }
 
 impl OutputMeter {
-    /// Makes one that counts.
-    pub fn counting() -> Self {
-        Self(Some(Arc::default()))
+    /// Makes one that counts as much as the level says.
+    pub fn counting(level: MetricsLevel) -> Self {
+        let cells = || Arc::new(OutputCells { timing: level >= MetricsLevel::Debug, ..OutputCells::default() });
+        Self((level >= MetricsLevel::Info).then(cells))
+    }
+
+    /// Says whether frames have to carry the time at which they are sent.
+    #[inline]
+    pub fn is_timing(&self) -> bool {
+        self.0.as_ref().is_some_and(|cells| cells.timing)
     }
 
     /// Takes note of whether the output waits for room. Only the owner's thread may.
@@ -216,7 +277,7 @@ mod tests {
 
     #[test]
     fn an_output_that_waits_shows_it_while_it_does() {
-        let meter = OutputMeter::counting();
+        let meter = OutputMeter::counting(MetricsLevel::Info);
         let waited = |now| meter.waited(at(now)).as_micros();
         meter.note(false, at(50));
         for (now, waits) in [(100, true), (110, true), (150, false), (160, false), (200, true)] {
@@ -227,22 +288,25 @@ mod tests {
 
     #[test]
     fn what_went_through_in_a_turn_counts_when_the_turn_is_over_by_its_oldest_record() {
-        let meter = OperatorMeter::counting();
-        meter.settle(at(50));
+        let meter = OperatorMeter::counting(MetricsLevel::Info);
+        let mut sink = SinkLatency::of(meter.clone());
+        sink.settle(at(50));
         meter.through(3, at(100));
         meter.through(2, at(100));
         assert_eq!(meter.latency().count(), 0);
-        meter.settle(at(130));
-        meter.settle(at(999));
+        sink.settle(at(130));
+        sink.settle(at(999));
         meter.through(7, Timestamp::MIN);
-        meter.settle(at(1_000));
+        sink.settle(at(1_000));
+        sink.settle(at(1_000_000));
+        assert_eq!(meter.recent(at(1_000_000)).quantile(1.0), Some(Duration::from_micros(30)));
         let latency = meter.latency();
         assert_eq!((latency.count(), latency.sum()), (5, Duration::from_micros(5 * 30)), "nobody knows of the seven");
     }
 
     #[test]
     fn a_watermark_is_there_between_the_first_and_the_final_one() {
-        let meter = OperatorMeter::counting();
+        let meter = OperatorMeter::counting(MetricsLevel::Info);
         assert_eq!(meter.watermark(), None);
         meter.reached(at(5));
         assert_eq!(meter.watermark(), Some(at(5)));
@@ -257,7 +321,7 @@ mod tests {
         meter.gave(3);
         meter.done_after(5);
         meter.through(3, at(1));
-        meter.settle(at(2));
+        SinkLatency::of(meter.clone()).settle(at(2));
         output.note(true, at(1));
         assert_eq!((meter.taken(), meter.given(), meter.latency().count()), ((0, 0), (0, 0), 0));
         assert_eq!((meter.event_time_latency().count(), output.waited(at(9))), (0, Duration::ZERO));

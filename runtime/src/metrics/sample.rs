@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::metrics::Buckets;
 use crate::metrics::names::{Family, Kind};
+use crate::metrics::{Buckets, Recent};
 
 /// Series that a collection may have; what is beyond is left out and counted.
 const MOST_SERIES: usize = 50_000;
@@ -25,6 +25,8 @@ pub enum Value {
     Gauge(f64),
     /// Of a [`Kind::Histogram`].
     Times(Box<Buckets>),
+    /// Of a [`Kind::Summary`].
+    Summary(Box<Summary>),
 }
 
 impl Value {
@@ -35,6 +37,7 @@ impl Value {
                 | (Self::Time(_), Kind::Seconds)
                 | (Self::Gauge(_), Kind::Gauge)
                 | (Self::Times(_), Kind::Histogram)
+                | (Self::Summary(_), Kind::Summary)
         )
     }
 
@@ -44,8 +47,29 @@ impl Value {
             (Self::Count(count), Self::Count(more)) => *count += more,
             (Self::Time(time), Self::Time(more)) => *time += more,
             (Self::Times(times), Self::Times(more)) => times.add(&more),
+            (Self::Summary(summary), Self::Summary(more)) => summary.add(&more),
             (value, other) => *value = other,
         }
+    }
+}
+
+/// Latencies: those of the last seconds for quantiles, and how many there were in all.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Those of the last ten full seconds.
+    pub recent: Recent,
+    /// How many, since the pipeline began.
+    pub count: u64,
+    /// Their sum.
+    pub sum: Duration,
+}
+
+impl Summary {
+    fn add(&mut self, other: &Self) {
+        self.recent.add(&other.recent);
+        self.count += other.count;
+        self.sum += other.sum;
     }
 }
 
@@ -117,6 +141,10 @@ impl Samples {
         self.put(family, labels.into(), Value::Times(Box::new(times)));
     }
 
+    pub(crate) fn summary<const N: usize>(&mut self, family: &'static Family, labels: [Label; N], summary: Summary) {
+        self.put(family, labels.into(), Value::Summary(Box::new(summary)));
+    }
+
     /// One series of several subtasks is their sum.
     pub(super) fn put(&mut self, family: &'static Family, labels: Vec<Label>, value: Value) {
         debug_assert!(
@@ -143,7 +171,11 @@ impl Samples {
 
     /// Adds to what counts what another collection counted, also where only that one has the series.
     pub(super) fn keep_counts_of(&mut self, other: Self) {
-        for (Series { labels, .. }, (family, value)) in other.series {
+        for (Series { labels, .. }, (family, mut value)) in other.series {
+            if let Value::Summary(summary) = &mut value {
+                // Whatever it has of the last seconds is over soon, and does not count for the seconds to come.
+                summary.recent = Recent::default();
+            }
             if family.kind != Kind::Gauge {
                 self.put(family, labels, value);
             }

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
+use crate::metrics::MetricsLevel;
 use crate::metrics::operator::micros_between;
-use crate::metrics::{Buckets, MetricsLevel, SharedBuckets};
 use crate::time::Timestamp;
 
 /// What a subtask is doing.
@@ -60,8 +60,6 @@ pub struct TaskMeter {
     /// Since when it is in `state`, in microseconds; zero before its first turn.
     since: AtomicI64,
     state: AtomicU8,
-    alignment: SharedBuckets,
-    snapshot: SharedBuckets,
 }
 
 impl TaskMeter {
@@ -104,26 +102,6 @@ impl TaskMeter {
             return;
         }
         self.state.store(state as u8, Ordering::Relaxed);
-    }
-
-    /// Counts how long a barrier waited for those of other inputs. Only the owner's thread may call.
-    pub fn aligned(&self, time: Duration) {
-        self.alignment.record(time);
-    }
-
-    /// Counts how long it took from the barrier until the subtask's part was encoded. Only the owner's thread may call.
-    pub fn snapshot(&self, time: Duration) {
-        self.snapshot.record(time);
-    }
-
-    /// The times of alignments.
-    pub fn alignments(&self) -> Buckets {
-        self.alignment.read()
-    }
-
-    /// The times of snapshots.
-    pub fn snapshots(&self) -> Buckets {
-        self.snapshot.read()
     }
 
     /// When its last turn began; nothing before the first.

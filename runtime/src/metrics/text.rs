@@ -1,25 +1,29 @@
-//! Prometheus text of the families that the exporter cannot carry: seconds with a fraction, and distributions that are counted
-//! already.
+//! Prometheus text of the families that the exporter cannot carry: seconds with a fraction, and distributions and quantiles that are
+//! counted already.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::metrics::names::{Family, Kind};
 use crate::metrics::sample::{Samples, Value};
-use crate::metrics::{BOUNDS_MICROS, Buckets};
+use crate::metrics::{BOUNDS_MICROS, Buckets, Recent, Summary};
 
 /// Whether a family is written here; the others are the exporter's. None is in both, or its text would name it twice.
 pub(super) const fn is_ours(family: &Family) -> bool {
-    matches!(family.kind, Kind::Seconds | Kind::Histogram)
+    matches!(family.kind, Kind::Seconds | Kind::Histogram | Kind::Summary)
 }
 
 /// Appends all series of such families.
 pub(super) fn write(samples: &Samples, text: &mut String) {
     let mut before = "";
     for sample in samples.iter().filter(|sample| is_ours(sample.family)) {
-        let Family { name, help, kind, labels } = sample.family;
+        let Family { name, help, kind, labels, .. } = sample.family;
         if *name != before {
-            let kind = if *kind == Kind::Histogram { "histogram" } else { "counter" };
+            let kind = match kind {
+                Kind::Histogram => "histogram",
+                Kind::Summary => "summary",
+                Kind::Counter | Kind::Seconds | Kind::Gauge => "counter",
+            };
             let _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n", help.replace('\\', "\\\\"));
             before = name;
         }
@@ -28,6 +32,7 @@ pub(super) fn write(samples: &Samples, text: &mut String) {
         match sample.value {
             Value::Time(time) => line(text, name, "", &labels, None, &time.as_secs_f64().to_string()),
             Value::Times(times) => write_times(text, name, &labels, times),
+            Value::Summary(summary) => write_summary(text, name, &labels, summary),
             Value::Count(_) | Value::Gauge(_) => {}
         }
     }
@@ -35,19 +40,32 @@ pub(super) fn write(samples: &Samples, text: &mut String) {
 
 fn write_times(text: &mut String, name: &str, labels: &str, times: &Buckets) {
     for (bound, count) in BOUNDS_MICROS.iter().zip(times.cumulative()) {
-        line(text, name, "_bucket", labels, Some(&le(*bound)), &count.to_string());
+        line(text, name, "_bucket", labels, Some(("le", &le(*bound))), &count.to_string());
     }
     let count = times.count().to_string();
-    line(text, name, "_bucket", labels, Some("+Inf"), &count);
+    line(text, name, "_bucket", labels, Some(("le", "+Inf")), &count);
     line(text, name, "_sum", labels, None, &times.sum().as_secs_f64().to_string());
     line(text, name, "_count", labels, None, &count);
 }
 
-fn line(text: &mut String, name: &str, suffix: &str, labels: &str, le: Option<&str>, value: &str) {
+/// Quantiles that nothing is known of are left out.
+fn write_summary(text: &mut String, name: &str, labels: &str, summary: &Summary) {
+    for share in Recent::QUANTILES {
+        if let Some(latency) = summary.recent.quantile(share) {
+            let (share, seconds) = (format!("{share:?}"), latency.as_secs_f64().to_string());
+            line(text, name, "", labels, Some(("quantile", &share)), &seconds);
+        }
+    }
+    line(text, name, "_sum", labels, None, &summary.sum.as_secs_f64().to_string());
+    line(text, name, "_count", labels, None, &summary.count.to_string());
+}
+
+fn line(text: &mut String, name: &str, suffix: &str, labels: &str, more: Option<(&str, &str)>, value: &str) {
     text.push_str(name);
     text.push_str(suffix);
-    let le = le.map(|le| label("le", le));
-    let all: Vec<&str> = [Some(labels), le.as_deref()].into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    let more = more.map(|(name, value)| label(name, value));
+    let all: Vec<&str> =
+        [Some(labels), more.as_deref()].into_iter().flatten().filter(|part| !part.is_empty()).collect();
     if !all.is_empty() {
         let _ = write!(text, "{{{}}}", all.join(","));
     }

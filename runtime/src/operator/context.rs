@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::Bell;
-use crate::checkpoint::{Barrier, Delta, OutboxPart, Part, PlannedSplit, SplitPosition, StateEntry};
+use crate::checkpoint::{Barrier, BarrierTimes, Delta, OutboxPart, Part, PlannedSplit, SplitPosition, StateEntry};
 use crate::id::{Attempt, Epoch, ExecutionMode, OperatorId, ShardId, SubtaskId};
-use crate::metrics::OperatorMeter;
+use crate::metrics::{OperatorMeter, SinkLatency};
 use crate::operator::{OutputMode, Quarantined, ReadOrder, Splits, TaskClock, TaskControl, Urgency, Waiting};
 use crate::state::key_group::KeyGroups;
 use crate::state::keyed::KeyedSetup;
@@ -52,7 +52,6 @@ struct OpenPart {
     part: Part,
     /// Nodes that still encode, plus one while the barrier is inside the chain.
     waiting: usize,
-    frozen_at: Timestamp,
 }
 
 /// Shared by the nodes of one task.
@@ -86,8 +85,8 @@ pub struct TaskContext {
     reading: bool,
     /// When a source took the oldest record of the frame in work.
     taken: Timestamp,
-    /// The meters of the chain's sinks.
-    sinks: Vec<OperatorMeter>,
+    /// Of the chain's sinks.
+    sinks: Vec<SinkLatency>,
 }
 
 impl TaskContext {
@@ -129,7 +128,7 @@ impl TaskContext {
     /// Makes it that of a task with sinks behind these meters.
     #[must_use]
     pub fn ending_in(mut self, sinks: Vec<OperatorMeter>) -> Self {
-        self.sinks = sinks;
+        self.sinks = sinks.into_iter().map(SinkLatency::of).collect();
         self
     }
 
@@ -204,6 +203,11 @@ impl TaskContext {
         self.now
     }
 
+    /// Reads the clock now. [`TaskContext::now`] is what all but measurements go by.
+    pub(crate) fn read_clock(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Reads the clock for the next turn.
     pub fn tick(&mut self) {
         self.turn = self.clock.now();
@@ -214,7 +218,7 @@ impl TaskContext {
         self.again_at = None;
         self.reading = false;
         // What the turn before gave to a sink is done now, without another reading of the clock.
-        self.sinks.iter().for_each(|sink| sink.settle(self.turn));
+        self.sinks.iter_mut().for_each(|sink| sink.settle(self.turn));
     }
 
     /// When a source took the oldest record of the frame in work; [`Timestamp::MIN`] if nobody knows, as for what a timer gives.
@@ -287,10 +291,11 @@ impl TaskContext {
         waiting
     }
 
-    /// Opens the part of the current epoch: its barrier enters the chain.
-    pub(crate) fn begin_part(&mut self, barrier: Barrier) {
-        let part = Part::new(self.attempt, self.epoch, self.subtask);
-        self.open.push_back(OpenPart { part, waiting: 1, frozen_at: self.turn });
+    /// Opens the part of the current epoch: its barrier, which came at that time, enters the chain.
+    pub(crate) fn begin_part(&mut self, barrier: Barrier, came: Timestamp) {
+        let times = BarrierTimes { came, aligned: self.turn, encoded: self.turn };
+        let part = Part { times, ..Part::new(self.attempt, self.epoch, self.subtask) };
+        self.open.push_back(OpenPart { part, waiting: 1 });
         self.next_mode = barrier.next_mode;
     }
 
@@ -341,7 +346,7 @@ impl TaskContext {
 
     /// When the oldest epoch that is not encoded yet was frozen.
     pub(crate) fn oldest_frozen_at(&self) -> Option<Timestamp> {
-        self.open.front().map(|open| open.frozen_at)
+        self.open.front().map(|open| open.part.times.aligned)
     }
 
     pub(crate) fn push_effect(&mut self, effect: Effect) {
@@ -359,8 +364,8 @@ impl TaskContext {
             open.waiting -= 1;
         }
         while self.open.front().is_some_and(|open| open.waiting == 0) {
-            if let Some(open) = self.open.pop_front() {
-                self.control.meter().snapshot(self.clock.now().saturating_since(open.frozen_at));
+            if let Some(mut open) = self.open.pop_front() {
+                open.part.times.encoded = self.clock.now();
                 self.effects.push(Effect::Part(open.part));
             }
         }

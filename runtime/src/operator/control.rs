@@ -1,14 +1,13 @@
 //! How the job speaks to a task: flags and a short, bounded list of commands. Status is read from atomics.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::canary::{Canary, planted};
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
 use crate::metrics::{MetricsLevel, OperatorMeter, OutputMeter, TaskMeter};
+use crate::operator::diverted::{DeadLetterCounter, DeadLetterKind, DeadLetters, DropCounter, DropReason, Dropped};
 use crate::state::MemoryBudget;
 use crate::time::Timestamp;
 
@@ -78,77 +77,14 @@ struct Shared {
     refused_pulls: AtomicU64,
     /// One per operator and reason; grows only while the subtask is built.
     dropped: Mutex<Vec<DropCounter>>,
+    /// One per operator and kind; grows only while the subtask is built.
+    dead_letters: Mutex<Vec<DeadLetterCounter>>,
     level: MetricsLevel,
     meter: TaskMeter,
     /// By operator and by channel; both grow only while the subtask is built.
     operators: Mutex<Vec<(Arc<str>, OperatorMeter)>>,
     outputs: Mutex<Vec<(Arc<str>, OutputMeter)>>,
     sinks: Mutex<Vec<OperatorMeter>>,
-}
-
-/// Why a record is dropped on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// Its event time was not above the operator's watermark.
-    Late,
-    /// Some of its windows had been closed; it is in the others.
-    LateInPart,
-    /// It belongs to no window: it has no event time, or a session gap of zero.
-    NoWindow,
-    /// One with the same key had come before.
-    Duplicate,
-    /// It went to a side output that nothing reads.
-    UnreadSide,
-    /// User code returned an error for it, and it was to be skipped.
-    Skipped,
-    /// User code panicked on it in two attempts, and is not given it again.
-    Quarantined,
-}
-
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Late => "late",
-            Self::LateInPart => "late for some windows",
-            Self::NoWindow => "in no window",
-            Self::Duplicate => "duplicate",
-            Self::UnreadSide => "unread side output",
-            Self::Skipped => "skipped",
-            Self::Quarantined => "quarantined",
-        })
-    }
-}
-
-/// How many records an operator dropped for one reason, in one subtask since its attempt began.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Dropped {
-    /// The operator.
-    pub operator: Arc<str>,
-    /// Why.
-    pub reason: DropReason,
-    /// How many.
-    pub records: u64,
-}
-
-/// Counts what an operator drops for one reason. Cheap to clone; all clones count together.
-#[derive(Clone, Debug)]
-pub struct DropCounter {
-    operator: Arc<str>,
-    reason: DropReason,
-    records: Arc<AtomicU64>,
-}
-
-impl DropCounter {
-    /// Counts records. Only the subtask's own thread may.
-    pub fn count(&self, records: u64) {
-        if self.reason == DropReason::Late && planted(Canary::LateDroppedUncounted) {
-            return;
-        }
-        // One writer: a load and a store are cheaper than an atomic addition.
-        self.records.store(self.records.load(Ordering::Relaxed) + records, Ordering::Relaxed);
-    }
 }
 
 impl TaskControl {
@@ -181,24 +117,26 @@ impl TaskControl {
 
     /// Makes the counter of an operator's dropped records.
     pub fn drop_counter(&self, operator: &str, reason: DropReason) -> DropCounter {
-        let counter = DropCounter { operator: operator.into(), reason, records: Arc::default() };
-        self.drop_counters().push(counter.clone());
+        let counter = DropCounter::new(operator, reason);
+        lock(&self.shared.dropped).push(counter.clone());
         counter
     }
 
     /// What was dropped since the attempt began, by operator and reason.
     pub fn dropped(&self) -> Vec<Dropped> {
-        let counters = self.drop_counters();
-        let dropped = counters.iter().map(|counter| Dropped {
-            operator: Arc::clone(&counter.operator),
-            reason: counter.reason,
-            records: counter.records.load(Ordering::Relaxed),
-        });
-        dropped.collect()
+        lock(&self.shared.dropped).iter().map(DropCounter::read).collect()
     }
 
-    fn drop_counters(&self) -> MutexGuard<'_, Vec<DropCounter>> {
-        lock(&self.shared.dropped)
+    /// Makes the counter of what an operator hands to the dead letters.
+    pub fn dead_letter_counter(&self, operator: &str, kind: DeadLetterKind) -> DeadLetterCounter {
+        let counter = DeadLetterCounter::new(operator, kind);
+        lock(&self.shared.dead_letters).push(counter.clone());
+        counter
+    }
+
+    /// What was handed to the dead letters since the attempt began, by operator and kind.
+    pub fn dead_letters(&self) -> Vec<DeadLetters> {
+        lock(&self.shared.dead_letters).iter().map(DeadLetterCounter::read).collect()
     }
 
     /// What the subtask counts of itself.
@@ -208,11 +146,10 @@ impl TaskControl {
 
     /// Makes an operator's meter.
     pub(crate) fn operator_meter(&self, operator: &str) -> OperatorMeter {
-        if self.shared.level == MetricsLevel::Off {
-            return OperatorMeter::default();
+        let meter = OperatorMeter::counting(self.shared.level);
+        if meter.is_counting() {
+            lock(&self.shared.operators).push((operator.into(), meter.clone()));
         }
-        let meter = OperatorMeter::counting();
-        lock(&self.shared.operators).push((operator.into(), meter.clone()));
         meter
     }
 
@@ -235,7 +172,7 @@ impl TaskControl {
         if self.shared.level == MetricsLevel::Off {
             return OutputMeter::default();
         }
-        let meter = OutputMeter::counting();
+        let meter = OutputMeter::counting(self.shared.level);
         lock(&self.shared.outputs).push((channel, meter.clone()));
         meter
     }
@@ -354,6 +291,11 @@ impl SourceControl {
         let command = commands.pop_front();
         self.shared.pending.store(!commands.is_empty(), Ordering::Release);
         command
+    }
+
+    /// Commands that the task has not taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.commands().len()
     }
 
     fn commands(&self) -> MutexGuard<'_, VecDeque<SourceCommand>> {

@@ -1,6 +1,7 @@
 //! Runs one operator: pulls its results, fills frames, minds marks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::canary::{Canary, planted};
 use crate::channel::{FRAME_RECORDS, Frame, Grammar, Mark};
@@ -145,6 +146,8 @@ pub struct Driver<O: Operator> {
     ahead_of_need: Option<Waiting>,
     grammar: Grammar,
     meter: OperatorMeter,
+    /// Records of the frame in work, and how long user code has worked on them; only where that is counted.
+    timed: (usize, Duration),
     next: Box<dyn Node<O::Out>>,
 }
 
@@ -171,6 +174,7 @@ impl<O: Operator> Driver<O> {
             ahead_of_need: None,
             grammar: Grammar::default(),
             meter: OperatorMeter::default(),
+            timed: (0, Duration::ZERO),
             next,
         }
     }
@@ -208,7 +212,7 @@ impl<O: Operator> Driver<O> {
                     }
                 }
             }
-            let pulled = self.pull(context.epoch())?;
+            let pulled = self.pull_timed(context)?;
             if pulled == Pulled::Missing {
                 self.order_read(context)?;
             }
@@ -231,6 +235,23 @@ impl<O: Operator> Driver<O> {
                 return self.pass_mark(context);
             }
         }
+    }
+
+    /// Fills a frame with results, and counts how long records take where that is asked for.
+    fn pull_timed(&mut self, context: &TaskContext) -> Result<Pulled, TaskError> {
+        if self.timed.0 == 0 {
+            return self.pull(context.epoch());
+        }
+        let began = context.read_clock();
+        let pulled = self.pull(context.epoch())?;
+        let (records, spent) = self.timed;
+        let spent = spent + context.read_clock().saturating_since(began);
+        self.timed = (records, spent);
+        if pulled == Pulled::Dry {
+            self.meter.processed(records, spent);
+            self.timed = (0, Duration::ZERO);
+        }
+        Ok(pulled)
     }
 
     /// Fills a frame with results.
@@ -343,6 +364,9 @@ impl<O: Operator> Node<O::In> for Driver<O> {
         match frame.into_records() {
             Ok(records) => {
                 self.meter.took(records.len());
+                if self.meter.is_timing() {
+                    self.timed.0 = records.len();
+                }
                 self.out.reserve(records.len());
                 self.ahead = records;
             }

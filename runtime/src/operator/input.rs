@@ -114,15 +114,15 @@ impl<T> Head for InputHead<T> {
             Frame::Records(records) => {
                 self.control.count_records(records.len());
                 taken = self.gate.oldest();
+                self.gate.note_wait(context.turn_time());
             }
             Frame::Barrier(barrier) => {
                 self.last = barrier.last;
                 if self.last {
                     context.end_time();
                 }
-                let aligned = self.aligns_since.take().map(|since| context.turn_time().saturating_since(since));
-                self.control.meter().aligned(aligned.unwrap_or_default());
-                context.begin_part(*barrier);
+                let came = self.aligns_since.take().unwrap_or(context.turn_time());
+                context.begin_part(*barrier, came);
                 self.passing = Passing::Barrier;
             }
             Frame::End => self.passing = Passing::End,

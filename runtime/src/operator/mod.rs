@@ -7,6 +7,7 @@
 mod batch_time;
 mod context;
 mod control;
+mod diverted;
 mod driver;
 mod event_time;
 mod head;
@@ -24,7 +25,8 @@ mod tee;
 pub use self::batch_time::BatchTime;
 pub(crate) use self::batch_time::TaskClock;
 pub use self::context::{Effect, OpenContext, TaskContext};
-pub use self::control::{Amount, DropCounter, DropReason, Dropped, Ends, SourceCommand, SourceControl, TaskControl};
+pub use self::control::{Amount, Ends, SourceCommand, SourceControl, TaskControl};
+pub use self::diverted::{DeadLetterCounter, DeadLetterKind, DeadLetters, DropCounter, DropReason, Dropped};
 pub use self::driver::{Driver, Fired, FrameInput, Operator, Prepared};
 pub use self::event_time::EventTime;
 pub use self::head::{Head, Polled};

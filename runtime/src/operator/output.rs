@@ -17,6 +17,13 @@ impl<T> Output<T> {
         Self { router, meter }
     }
 
+    /// What is sent from now on is sent now, where somebody wants to know.
+    fn times(&mut self, context: &TaskContext) {
+        if self.meter.is_timing() {
+            self.router.sends_at(context.read_clock());
+        }
+    }
+
     fn flow(&self, sent: Sent, context: &TaskContext) -> Flow {
         self.meter.note(sent == Sent::Full, context.turn_time());
         match sent {
@@ -33,16 +40,19 @@ impl<T> Node<T> for Output<T> {
             return Ok(Flow::Ready);
         }
         self.router.takes_from(context.taken());
+        self.times(context);
         let sent = self.router.offer(frame)?;
         Ok(self.flow(sent, context))
     }
 
     fn resume(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.times(context);
         let sent = self.router.resume()?;
         Ok(self.flow(sent, context))
     }
 
     fn flush(&mut self, context: &mut TaskContext) -> Result<Flow, TaskError> {
+        self.times(context);
         let sent = self.router.flush()?;
         Ok(self.flow(sent, context))
     }

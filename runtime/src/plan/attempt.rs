@@ -74,6 +74,8 @@ pub struct AttemptSeed {
 pub struct ChannelProbe {
     /// The name that all channels of an edge have.
     pub channel: Arc<str>,
+    /// The operator at its end.
+    pub receiver: Arc<str>,
     /// The receiving subtask.
     pub subtask: u16,
     /// Of the channel.
@@ -271,6 +273,7 @@ impl Plan {
         let channel = self.channel_name(index);
         let Some(edge) = self.graph.edges.get(index) else { return };
         let (Some(from), Some(to)) = (self.task_of(edge.from), self.task_of(edge.to)) else { return };
+        let operator: Arc<str> = self.graph.vertex(edge.to).map_or("", |vertex| &vertex.name).into();
         for upstream in 0..self.parallelism {
             let targets = if edge.exchange == Exchange::Forward { upstream..upstream + 1 } else { 0..self.parallelism };
             for downstream in targets {
@@ -280,7 +283,8 @@ impl Plan {
                 let Some((sender, receiver)) = bells else { continue };
                 let (sender, receiver, probe) =
                     edge.wire.link(spec.channel_frames, &sender.control.bell, &receiver.control.bell);
-                channels.push(ChannelProbe { channel: Arc::clone(&channel), subtask: downstream, probe });
+                let (channel, receiver_name) = (Arc::clone(&channel), Arc::clone(&operator));
+                channels.push(ChannelProbe { channel, receiver: receiver_name, subtask: downstream, probe });
                 if let Some(seed) = seeds.get_mut(&sender_id) {
                     seed.outputs.entry(index).or_default().push(sender);
                 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::channel::{Frame, Mark};
 use crate::checkpoint::OutboxPart;
+use crate::error::BoxError;
 use crate::id::OperatorId;
 use crate::metrics::OperatorMeter;
 use crate::operator::{Flow, Node, OpenContext, TaskContext, TaskError};
@@ -21,6 +22,22 @@ fn takes<T>(meter: &OperatorMeter, records: &[Record<T>], context: &TaskContext)
             meter.done_after(u64::try_from(now.saturating_sub(time.as_micros())).unwrap_or(0));
         }
     }
+}
+
+/// Runs a sink's code on the records of a frame, and counts how long that takes where it is asked for.
+fn work(
+    (name, meter): (&str, &OperatorMeter),
+    records: usize,
+    context: &TaskContext,
+    work: impl FnOnce() -> Result<(), BoxError>,
+) -> Result<(), TaskError> {
+    let began = meter.is_timing().then(|| context.read_clock());
+    TaskError::catch(name, context.epoch(), work)?;
+    if let Some(began) = began {
+        meter.processed(records, context.read_clock().saturating_since(began));
+    }
+    meter.through(records, context.taken());
+    Ok(())
 }
 
 /// Writes each record at once: level 1.
@@ -51,8 +68,7 @@ impl<T: 'static> Node<T> for DirectSink<T> {
                 takes(meter, &records, context);
                 let count = records.len();
                 let write = || records.into_iter().try_for_each(|record| sink.write(record.value));
-                TaskError::catch(name, context.epoch(), write)?;
-                meter.through(count, context.taken());
+                work((name, meter), count, context, write)?;
             }
             Err(Mark::Barrier(barrier)) => {
                 TaskError::catch(&self.name, context.epoch(), || self.sink.flush(barrier.epoch))?;
@@ -95,8 +111,7 @@ impl<T: 'static> Node<T> for OutboxSink<T> {
                 takes(meter, &records, context);
                 let count = records.len();
                 let mut push = |record: Record<T>| rows.push(|out| encoder.encode(&record.value, out));
-                TaskError::catch(name, context.epoch(), || records.into_iter().try_for_each(&mut push))?;
-                meter.through(count, context.taken());
+                work((name, meter), count, context, || records.into_iter().try_for_each(&mut push))?;
             }
             Err(Mark::Barrier(_)) => {
                 let (chunks, rows) = self.rows.take();

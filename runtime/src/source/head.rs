@@ -163,7 +163,7 @@ impl<T> SourceHead<T> {
             if let Mark::Barrier(barrier) = &mut mark {
                 barrier.had_data |= self.splits.iter().any(|split| split.changed);
                 self.timed = false;
-                context.begin_part(*barrier);
+                context.begin_part(*barrier, context.turn_time());
                 let positions = self.positions(context);
                 context.deliver_positions(positions);
             }

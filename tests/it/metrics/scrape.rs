@@ -21,7 +21,7 @@ impl Scrape {
         for line in text.lines().filter(|line| !line.is_empty()) {
             if let Some(kind) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = kind.split_once(' ').unwrap();
-                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(["counter", "gauge", "histogram", "summary"].contains(&kind), "{line}");
                 if kind == "counter" {
                     read.counters.push(name.to_owned());
                 }

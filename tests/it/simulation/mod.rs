@@ -16,7 +16,7 @@ use std::time::Duration;
 use millstream::runtime::canary::{Canary, plant};
 use millstream::runtime::fault::CrashPoint;
 use millstream::runtime::job::{JobConfig, RestartPolicy};
-use millstream::runtime::operator::DropReason;
+use millstream::runtime::operator::{DeadLetterKind, DropReason};
 use millstream::runtime::state::key_group::KeyGroups;
 use millstream::runtime::state::log::LogLimits;
 use millstream::runtime::testing::{Outside, SimConfig, SimReport, simulate};
@@ -191,11 +191,12 @@ impl Sums {
     }
 
     /// What a sweep must have met besides the crash points, and how often it did.
-    fn met(&self) -> [(&'static str, u64); 16] {
+    fn met(&self) -> [(&'static str, u64); 17] {
         let SimReport { depth_two, late_loops, rescales, lazy_reads, failed_reads, hung_ends, .. } = self.all;
         let SimReport { batches, replays, switches, .. } = self.all;
         let SimReport { evicted_keys, evicted_tombstones, completed_groups, .. } = self.all;
         let dropped = |reason| self.all.dropped.get(&reason).copied().unwrap_or(0);
+        let letters = |kind| self.all.dead_letters.get(&kind).copied().unwrap_or(0);
         [
             ("two epochs in flight", depth_two),
             ("micro-batches", batches),
@@ -210,7 +211,8 @@ impl Sums {
             ("tombstones evicted", evicted_tombstones),
             ("key groups read whole", completed_groups),
             ("records skipped", dropped(DropReason::Skipped)),
-            ("records in quarantine", dropped(DropReason::Quarantined)),
+            ("dead letters", letters(DeadLetterKind::Error)),
+            ("records in quarantine", letters(DeadLetterKind::Quarantined)),
             ("records late for some windows", dropped(DropReason::LateInPart)),
             ("duplicates", dropped(DropReason::Duplicate)),
         ]

@@ -134,8 +134,8 @@ impl JobActor {
             self.alive.insert((attempt, subtask, Part::Loop));
         }
         let views = hosted.views(&self.plan);
-        let frames = self.config.channel_frames;
-        let collector = AttemptCollector::new(&self.plan, views.clone(), (channels, frames), Arc::clone(&self.clock));
+        let told = (&self.config, Arc::clone(&self.clock));
+        let collector = AttemptCollector::new(&self.plan, views.clone(), channels, told);
         self.view.set_subtasks(views);
         self.metrics.begin_attempt(Arc::new(collector));
         Ok(())

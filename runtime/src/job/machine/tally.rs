@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{JobMachine, Outcome, Phase};
-use crate::id::{Attempt, Epoch};
+use crate::checkpoint::Part;
+use crate::id::{Attempt, Epoch, OperatorId, TaskId};
 use crate::job::error::JobError;
 use crate::metrics::{Buckets, PipelineState};
 use crate::operator::TaskError;
@@ -103,7 +104,12 @@ pub(crate) struct JobTally {
     /// From the barrier until the epoch was durable, and the part of it that was behind its last part.
     pub(crate) duration: Buckets,
     pub(crate) persist: Buckets,
-    pub(crate) written_bytes: u64,
+    /// Of every part, by [`PartPhase`].
+    pub(crate) phases: [Buckets; 3],
+    /// Bytes that committed epochs had of an operator.
+    pub(crate) written_bytes: BTreeMap<OperatorId, u64>,
+    /// The numbers of the operators that the store knows, in the order of the plan's declarations.
+    pub(crate) operators: Vec<OperatorId>,
     pub(crate) last: Option<LastCheckpoint>,
     pub(crate) restored: u64,
     pub(crate) not_restored: u64,
@@ -111,22 +117,54 @@ pub(crate) struct JobTally {
     pub(crate) restore: Option<(Duration, Epoch)>,
 }
 
+/// What a subtask does for an epoch, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartPhase {
+    /// From the trigger until its first input has the barrier.
+    StartDelay,
+    /// Until all inputs have it.
+    Alignment,
+    /// Until what had changed is encoded.
+    Snapshot,
+}
+
+impl PartPhase {
+    pub(crate) const ALL: [Self; 3] = [Self::StartDelay, Self::Alignment, Self::Snapshot];
+
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::StartDelay => "start_delay",
+            Self::Alignment => "alignment",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// How long each of [`PartPhase::ALL`] took.
+pub(crate) type PartPhases = [Duration; 3];
+
 /// The last epoch that became durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LastCheckpoint {
     pub(crate) epoch: Epoch,
     pub(crate) at: Timestamp,
     pub(crate) duration: Duration,
     pub(crate) bytes: u64,
+    /// From its last part until it was durable.
+    pub(crate) persist: Duration,
+    /// The slowest subtask of each task in each phase.
+    pub(crate) slowest: BTreeMap<TaskId, PartPhases>,
 }
 
 /// An epoch whose barrier is out and that is not durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct UnderWay {
     epoch: Epoch,
     begun: Timestamp,
     /// When its last part came in, and the bytes of all.
     complete: Option<(Timestamp, usize)>,
+    slowest: BTreeMap<TaskId, PartPhases>,
+    written: BTreeMap<OperatorId, u64>,
 }
 
 /// Keeps the tally.
@@ -158,8 +196,33 @@ impl Tallying {
     }
 
     pub(super) fn barrier(&mut self, epoch: Epoch, now: Timestamp) {
-        self.under_way.push_back(UnderWay { epoch, begun: now, complete: None });
+        let (slowest, written) = (BTreeMap::new(), BTreeMap::new());
+        self.under_way.push_back(UnderWay { epoch, begun: now, complete: None, slowest, written });
         self.change().in_progress = self.under_way.len();
+    }
+
+    /// The numbers of the operators that the store knows.
+    pub(super) fn numbered(&mut self, operators: &[OperatorId]) {
+        self.change().operators = operators.to_vec();
+    }
+
+    /// A part is in. Shown when its epoch is durable: parts are many.
+    pub(super) fn part(&mut self, part: &Part) {
+        let Part { epoch, subtask, times, .. } = part;
+        let Some(of) = self.under_way.iter_mut().find(|under_way| under_way.epoch == *epoch) else { return };
+        let phases = [
+            times.came.saturating_since(of.begun),
+            times.aligned.saturating_since(times.came),
+            times.encoded.saturating_since(times.aligned),
+        ];
+        let slowest = of.slowest.entry(subtask.task).or_default();
+        for ((sum, slowest), time) in self.tally.phases.iter_mut().zip(slowest).zip(phases) {
+            sum.record(time);
+            *slowest = time.max(*slowest);
+        }
+        for (operator, bytes) in part.bytes_by_operator() {
+            *of.written.entry(operator).or_default() += bytes as u64;
+        }
     }
 
     pub(super) fn complete(&mut self, epoch: Epoch, bytes: usize, now: Timestamp) {
@@ -171,16 +234,20 @@ impl Tallying {
     /// Epochs up to this one are durable.
     pub(super) fn committed(&mut self, through: Epoch, now: Timestamp) {
         while self.under_way.front().is_some_and(|first| first.epoch <= through)
-            && let Some(UnderWay { epoch, begun, complete }) = self.under_way.pop_front()
+            && let Some(UnderWay { epoch, begun, complete, slowest, written }) = self.under_way.pop_front()
         {
             let duration = now.saturating_since(begun);
             let (complete, bytes) = complete.unwrap_or((now, 0));
             let tally = self.change();
             tally.completed += 1;
             tally.duration.record(duration);
-            tally.persist.record(now.saturating_since(complete));
-            tally.written_bytes += bytes as u64;
-            tally.last = Some(LastCheckpoint { epoch, at: now, duration, bytes: bytes as u64 });
+            let persist = now.saturating_since(complete);
+            tally.persist.record(persist);
+            for (operator, bytes) in written {
+                *tally.written_bytes.entry(operator).or_default() += bytes;
+            }
+            let bytes = bytes as u64;
+            tally.last = Some(LastCheckpoint { epoch, at: now, duration, bytes, persist, slowest });
         }
         self.tally.in_progress = self.under_way.len();
     }
@@ -266,9 +333,37 @@ impl JobMachine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{BarrierTimes, Delta};
+    use crate::id::SubtaskId;
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_part_counts_by_phase_and_the_slowest_one_of_a_task_is_told() {
+        let mut tallying = Tallying::default();
+        tallying.barrier(Epoch::new(1), at(100));
+        let part = |task, index, [came, aligned, encoded]: [i64; 3], bytes| {
+            let subtask = SubtaskId { task: TaskId::new(task), index };
+            let mut part = Part::new(Attempt::new(1), Epoch::new(1), subtask);
+            part.times = BarrierTimes { came: at(came), aligned: at(aligned), encoded: at(encoded) };
+            part.deltas.push(Delta { operator: OperatorId::new(7), chunks: vec![vec![0; bytes]], entries: 1 });
+            part
+        };
+        for part in [part(0, 0, [103, 103, 104], 5), part(1, 0, [110, 115, 116], 6), part(1, 1, [109, 111, 120], 0)] {
+            tallying.part(&part);
+        }
+        assert!(tallying.tally.last.is_none() && tallying.tally.written_bytes.is_empty(), "not durable yet");
+        tallying.complete(Epoch::new(1), 11, at(120));
+        tallying.committed(Epoch::new(1), at(150));
+        let JobTally { phases, written_bytes, last, .. } = &tallying.tally;
+        let sums = phases.each_ref().map(|phase| (phase.count(), phase.sum().as_millis()));
+        assert_eq!(sums, [(3, 3 + 10 + 9), (3, 5 + 2), (3, 1 + 1 + 9)]);
+        assert_eq!(written_bytes, &BTreeMap::from([(OperatorId::new(7), 11)]));
+        let last = last.as_ref().unwrap();
+        let slowest = |task| last.slowest[&TaskId::new(task)].map(|time| time.as_millis());
+        assert_eq!((slowest(0), slowest(1), last.persist.as_millis()), ([3, 0, 1], [10, 5, 9], 30));
     }
 
     #[test]
@@ -281,10 +376,10 @@ mod tests {
         tallying.complete(Epoch::new(2), 20, at(260));
         tallying.committed(Epoch::new(2), at(290));
         let tally = &tallying.tally;
-        assert_eq!((tally.completed, tally.in_progress, tally.written_bytes), (2, 1, 30));
+        assert_eq!((tally.completed, tally.in_progress), (2, 1));
         assert_eq!(tally.duration.sum(), Duration::from_millis(190 + 90));
         assert_eq!(tally.persist.sum(), Duration::from_millis(140 + 30));
-        let last = tally.last.unwrap();
+        let last = tally.last.as_ref().unwrap();
         assert_eq!((last.epoch, last.at, last.bytes), (Epoch::new(2), at(290), 20));
         assert_eq!(last.duration, Duration::from_millis(90));
         tallying.attempt_over();

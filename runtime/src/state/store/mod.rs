@@ -191,6 +191,12 @@ pub trait StoreRead: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Bytes that the store holds in its files and of what is in none of them yet; nothing where it cannot tell. Takes no longer
+    /// than a look-up.
+    fn live_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Writes a sorted run of entries, `None` for a removal, beside the store, where it changes nothing before it is
     /// ingested. The slow half of an ingestion; the owner of the store need not wait for it.
     ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
 use super::StoreRead;
 use crate::id::Epoch;
@@ -91,6 +91,16 @@ impl StoreShare {
     /// Reads through the present handle; nothing while there is none.
     pub fn with<R>(&self, read: impl FnOnce(&dyn StoreRead) -> R) -> Option<R> {
         let reader = self.shared.reader.read().unwrap_or_else(PoisonError::into_inner);
+        reader.as_deref().map(read)
+    }
+
+    /// As [`StoreShare::with`], for who must not wait: nothing also while the way is being opened or shut.
+    pub fn try_with<R>(&self, read: impl FnOnce(&dyn StoreRead) -> R) -> Option<R> {
+        let reader = match self.shared.reader.try_read() {
+            Ok(reader) => reader,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         reader.as_deref().map(read)
     }
 

@@ -24,7 +24,7 @@ use crate::fault::CrashPoint;
 use crate::graph::{BuildErrors, Graph};
 use crate::id::{Epoch, OperatorId};
 use crate::job::{Ended, JobConfig, JobError, RestartPolicy};
-use crate::operator::{DropReason, Quarantined, TaskControl};
+use crate::operator::{DeadLetterKind, DropReason, Quarantined, TaskControl};
 use crate::plan::Plan;
 use crate::position::{Position, SplitId};
 use crate::state::key_group::KeyGroups;
@@ -101,6 +101,9 @@ impl SimReport {
         for (reason, count) in &other.dropped {
             *self.dropped.entry(*reason).or_default() += count;
         }
+        for (kind, count) in &other.dead_letters {
+            *self.dead_letters.entry(*kind).or_default() += count;
+        }
         for (sums, counts) in [(&mut self.passed, &other.passed), (&mut self.hit, &other.hit)] {
             for (point, count) in counts {
                 *sums.entry(*point).or_default() += count;
@@ -161,6 +164,8 @@ pub struct SimReport {
     pub late_loops: u64,
     /// Records that operators dropped on purpose, in all attempts together: what is replayed counts again.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Records that operators handed to the dead letters, in all attempts together.
+    pub dead_letters: BTreeMap<DeadLetterKind, u64>,
     /// Records that went into quarantine, in each life.
     pub quarantined: Vec<Quarantined>,
     /// Lives with another parallelism than the one before.
@@ -287,6 +292,9 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
     let mut report = world.report;
     for dropped in world.controls.iter().flat_map(TaskControl::dropped) {
         *report.dropped.entry(dropped.reason).or_default() += dropped.records;
+    }
+    for letters in world.controls.iter().flat_map(TaskControl::dead_letters) {
+        *report.dead_letters.entry(letters.kind).or_default() += letters.records;
     }
     (report.passed, report.hit) = world.faults.take_counts();
     Ok(report)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::checkpoint::Checkpoint;
+use rocksdb::properties::{CUR_SIZE_ALL_MEM_TABLES, LIVE_SST_FILES_SIZE};
 use rocksdb::{ColumnFamily, DB, IngestExternalFileOptions, ReadOptions, SstFileWriter};
 
 use super::error::{advised, kind};
@@ -247,6 +248,12 @@ impl StoreRead for Shared {
 
     fn memory_bytes(&self) -> u64 {
         self.options.memory_bytes()
+    }
+
+    fn live_bytes(&self) -> Option<u64> {
+        let properties = [LIVE_SST_FILES_SIZE, CUR_SIZE_ALL_MEM_TABLES];
+        let read = |(space, property)| self.db.property_int_value_cf(self.family(space).ok()?, property).ok()?;
+        Space::ALL.into_iter().flat_map(|space| properties.map(|property| (space, property))).map(read).sum()
     }
 
     fn write_run(&self, space: Space, sorted: &mut dyn Iterator<Item = RunEntry<'_>>) -> Result<SortedRun, StoreError> {
