@@ -127,6 +127,7 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
     let visible = (plan.visible && epochs_on).then(|| Probes::new(Arc::clone(&times), plan.senders));
     let hiccups = HiccupMeter::start(clock)?;
 
+    #[cfg(feature = "rocksdb")]
     let directory = tempfile::Builder::new().prefix("millstream-loadtest-").tempdir()?;
     let pipeline = Pipeline::new("loadtest")
         .parallelism(plan.parallelism)
