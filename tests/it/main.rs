@@ -52,6 +52,7 @@ mod stored;
 #[cfg(feature = "rocksdb")]
 mod tailing;
 mod threads;
+mod wakes;
 #[cfg(feature = "rocksdb")]
 mod watched;
 mod windows;

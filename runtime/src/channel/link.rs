@@ -161,12 +161,15 @@ impl<T> LinkSender<T> {
     }
 
     /// How many records there is room for now. Only this end adds, so the answer can only grow.
+    ///
+    /// A sender says that it waits and then looks for room; a receiver makes room and then looks whether somebody waits. One of them
+    /// has to see the other, on every processor: so all four are in the one order of `SeqCst`.
     fn room(&self) -> usize {
         if self.queue.len() >= self.capacity {
             return 0;
         }
-        let queued = self.shared.queued.load(Ordering::Acquire);
-        self.shared.credit.load(Ordering::Acquire).saturating_sub(queued)
+        let queued = self.shared.queued.load(Ordering::SeqCst);
+        self.shared.credit.load(Ordering::SeqCst).saturating_sub(queued)
     }
 
     fn push(&mut self, frame: Frame<T>) -> Result<(), SendError> {
@@ -260,12 +263,12 @@ impl<T> LinkReceiver<T> {
                 match &frame {
                     Frame::Records(records) => {
                         self.handled += records.len();
-                        self.shared.queued.fetch_sub(records.len(), Ordering::AcqRel);
+                        self.shared.queued.fetch_sub(records.len(), Ordering::SeqCst);
                         self.shared.received.add(1);
                     }
                     Frame::Barrier(_) => {
                         let half = (std::mem::take(&mut self.handled) / 2).clamp(1, self.shared.full_credit);
-                        self.shared.credit.store(half, Ordering::Release);
+                        self.shared.credit.store(half, Ordering::SeqCst);
                     }
                     _ => {}
                 }
@@ -273,7 +276,7 @@ impl<T> LinkReceiver<T> {
                 Ok(Some(frame))
             }
             Err(flume::TryRecvError::Empty) => {
-                if self.shared.credit.swap(self.shared.full_credit, Ordering::AcqRel) != self.shared.full_credit {
+                if self.shared.credit.swap(self.shared.full_credit, Ordering::SeqCst) != self.shared.full_credit {
                     self.wake_sender();
                 }
                 Ok(None)
