@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use crate::actor::LatencyPolicy;
+use crate::actor::RuntimeConfig;
 use crate::id::ShardId;
 pub use crate::job::{JobConfig, RestartPolicy};
 use crate::metrics::MetricsLevel;
@@ -109,6 +110,46 @@ impl From<RestartOptions> for RestartPolicy {
             window: millis(options.window_ms, default.window),
             backoff: millis(options.backoff_ms, default.backoff),
             max_backoff: millis(options.max_backoff_ms, default.max_backoff),
+        }
+    }
+}
+
+/// The options that a runtime runs with, those that follow from others included. Where state is kept, and what is served where, is
+/// not among what a job is given.
+impl From<&RuntimeConfig> for RuntimeOptions {
+    fn from(config: &RuntimeConfig) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).ok();
+        let job = &config.job;
+        Self {
+            state_directory: None,
+            workers: Some(usize::from(config.workers)),
+            latency_policy: Some(config.latency),
+            metrics_level: Some(config.metrics),
+            epoch_interval_ms: millis(job.epoch_interval),
+            max_epochs_in_flight: Some(job.max_epochs_in_flight),
+            epoch_timeout_ms: millis(job.epoch_timeout),
+            stop_timeout_ms: millis(job.stop_timeout),
+            shutdown_timeout_ms: millis(config.shutdown_timeout),
+            open_timeout_ms: millis(config.open_timeout),
+            start_from: Some(config.start_from),
+            restart: Some(RestartOptions {
+                restarts: Some(job.restart.restarts),
+                window_ms: millis(job.restart.window),
+                backoff_ms: millis(job.restart.backoff),
+                max_backoff_ms: millis(job.restart.max_backoff),
+            }),
+            restart_finished: Some(job.restart_finished),
+            shard: Some(config.shard),
+            channel_frames: Some(config.channel_frames),
+            read_ahead: Some(config.read_ahead),
+            max_outbox_bytes: Some(job.max_outbox_bytes),
+            max_waiting_bytes: Some(job.max_waiting_bytes),
+            max_commit_bytes: Some(job.max_commit_bytes),
+            state_memory_bytes: Some(config.state_memory),
+            max_unfolded_bytes: Some(job.max_unfolded_bytes),
+            log_limits: Some(config.log),
+            key_groups: NonZeroU16::new(config.key_groups.count()),
+            http: None,
         }
     }
 }

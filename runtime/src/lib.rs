@@ -26,6 +26,8 @@ pub mod runtime;
 pub mod sink;
 pub mod source;
 pub mod state;
+#[cfg(feature = "status")]
+pub mod status;
 pub mod task;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -3,9 +3,9 @@
 use std::fmt;
 #[cfg(feature = "http")]
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::actor::{self, JobLink, JobSetup, RuntimeConfig};
+use crate::actor::{self, JobLink, JobList, JobSetup, RuntimeConfig};
 use crate::fault::SharedFaults;
 use crate::graph::Graph;
 use crate::handle::JobHandle;
@@ -16,10 +16,14 @@ use crate::metrics::{Metrics, MetricsHub};
 use crate::plan::Plan;
 use crate::state::log::StartFrom;
 use crate::state::store::{StateBackend, open_within};
+#[cfg(feature = "status")]
+use crate::status::Status;
 use crate::time::SharedClock;
 
 mod builder;
 mod error;
+#[cfg(feature = "http")]
+mod listen;
 mod until;
 
 pub use self::builder::RuntimeBuilder;
@@ -39,7 +43,7 @@ pub struct Runtime {
     backend: Arc<dyn StateBackend>,
     clock: SharedClock,
     faults: SharedFaults,
-    jobs: Mutex<Vec<Arc<JobLink>>>,
+    jobs: JobList,
     metrics: Arc<MetricsHub>,
     #[cfg(feature = "http")]
     http: Option<HttpServer>,
@@ -94,7 +98,13 @@ impl Runtime {
         Metrics::new(Arc::clone(&self.metrics))
     }
 
-    /// Where `/metrics` is served, if anywhere: [`RuntimeBuilder::http`] with the port that was found.
+    /// What its jobs are doing, as answers to HTTP requests, for a server of your own. Cheap; the answer may be kept.
+    #[cfg(feature = "status")]
+    pub fn status(&self) -> Status {
+        Status::new(self.metrics(), Arc::clone(&self.jobs))
+    }
+
+    /// Where `/metrics` and `/status` are served, if anywhere: [`RuntimeBuilder::http`] with the port that was found.
     #[cfg(feature = "http")]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(HttpServer::address)

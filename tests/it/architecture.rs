@@ -24,7 +24,7 @@ const GROUPS: &[&[&str]] = &[
     &["task"],
     &["job"],
     &["actor"],
-    &["http", "config", "handle", "runtime"],
+    &["status", "http", "config", "handle", "runtime"],
     &["testing"],
 ];
 

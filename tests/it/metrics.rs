@@ -4,6 +4,8 @@ mod families;
 #[cfg(feature = "http")]
 mod http;
 mod scrape;
+#[cfg(feature = "status")]
+mod status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

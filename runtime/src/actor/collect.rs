@@ -171,7 +171,7 @@ impl JobCollector {
         for (phase, times) in PartPhase::ALL.iter().zip(&tally.phases) {
             into.times(&names::CHECKPOINT_PHASE, [pipeline(), phase.label().into()], times.clone());
         }
-        if let Some(last) = &tally.last {
+        if let Some(last) = tally.last() {
             into.gauge(&names::CHECKPOINT_LAST_DURATION, [pipeline()], last.duration.as_secs_f64());
             into.gauge(&names::CHECKPOINT_LAST_SIZE, [pipeline(), "written".into()], last.bytes as f64);
             into.gauge(&names::CHECKPOINT_LAST_EPOCH, [pipeline()], last.epoch.number() as f64);

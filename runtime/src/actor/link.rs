@@ -11,11 +11,13 @@ use std::time::Duration;
 use actix::Addr;
 use tokio::sync::{oneshot, watch};
 
+use crate::actor::config::RuntimeConfig;
 use crate::actor::job::JobActor;
 use crate::actor::message::ToJob;
 use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, Held, JobError, JobPhase, JobStatus, JobTally};
 use crate::operator::{SourceControl, TaskControl};
+use crate::plan::Plan;
 use crate::state::MemoryBudget;
 use crate::state::store::StoreShare;
 use crate::trigger::Trigger;
@@ -84,9 +86,13 @@ pub(super) struct Progress {
     pub(super) over: Option<Result<Ended, JobError>>,
 }
 
+/// The jobs of a runtime, those that have ended lately among them.
+pub(crate) type JobList = Arc<Mutex<Vec<Arc<JobLink>>>>;
+
 /// One running job.
 pub(crate) struct JobLink {
-    pipeline: String,
+    plan: Plan,
+    config: RuntimeConfig,
     job: Addr<JobActor>,
     view: Arc<View>,
     progress: watch::Receiver<Progress>,
@@ -96,23 +102,44 @@ pub(crate) struct JobLink {
 
 impl fmt::Debug for JobLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobLink").field("pipeline", &self.pipeline).finish_non_exhaustive()
+        f.debug_struct("JobLink")
+            .field("pipeline", &self.pipeline())
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl JobLink {
-    pub(super) const fn new(
-        pipeline: String,
+    pub(super) fn new(
+        (plan, config): (Plan, RuntimeConfig),
         job: Addr<JobActor>,
         view: Arc<View>,
         progress: watch::Receiver<Progress>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { pipeline, job, view, progress, thread: Mutex::new(Some(thread)) }
+        Self { plan, config, job, view, progress, thread: Mutex::new(Some(thread)) }
     }
 
     pub(crate) fn pipeline(&self) -> &str {
-        &self.pipeline
+        self.plan.name()
+    }
+
+    /// What runs.
+    #[cfg(feature = "status")]
+    pub(crate) const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How it runs.
+    #[cfg(feature = "status")]
+    pub(crate) const fn config(&self) -> &RuntimeConfig {
+        &self.config
+    }
+
+    /// What it has counted.
+    #[cfg(feature = "status")]
+    pub(crate) fn tally(&self) -> JobTally {
+        self.view.tally()
     }
 
     pub(crate) fn status(&self) -> JobStatus {

@@ -39,6 +39,6 @@ mod waiter;
 
 pub use self::config::LatencyPolicy;
 pub(crate) use self::config::{Bounds, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
-pub(crate) use self::link::{JobLink, StateView, SubtaskView, block_on, refuse_async};
+pub(crate) use self::link::{JobLink, JobList, StateView, SubtaskView, block_on, refuse_async};
 pub(crate) use self::system::{JobSetup, start};
 pub(crate) use self::threads::below_the_workers;

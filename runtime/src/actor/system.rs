@@ -47,12 +47,12 @@ type Started = io::Result<Addr<JobActor>>;
 /// # Errors
 /// What the operating system says.
 pub(crate) fn start(setup: JobSetup) -> io::Result<JobLink> {
-    let pipeline = setup.plan.name().to_owned();
+    let (plan, config) = (setup.plan.clone(), setup.config.clone());
     let (telling, progress) = watch::channel(Progress::default());
     let telling = Arc::new(telling);
     let view = Arc::new(View::default());
     let (ready, started) = sync_channel(1);
-    let name = format!("millstream-control-{pipeline}");
+    let name = format!("millstream-control-{}", plan.name());
     let seen = Arc::clone(&view);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         let threads = Rc::new(Threads::default());
@@ -66,7 +66,7 @@ pub(crate) fn start(setup: JobSetup) -> io::Result<JobLink> {
         telling.send_modify(|progress| progress.over = Some(over));
     })?;
     match started.recv() {
-        Ok(Ok(job)) => Ok(JobLink::new(pipeline, job, view, progress, thread)),
+        Ok(Ok(job)) => Ok(JobLink::new((plan, config), job, view, progress, thread)),
         Ok(Err(error)) => {
             drop(thread.join());
             Err(error)

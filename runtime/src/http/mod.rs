@@ -5,8 +5,6 @@
 //! more than [`server::MOST_CONNECTIONS`] the oldest is closed. So clients that are slow, silent or too many cost a bounded amount
 //! of memory and shut nobody out for long.
 
-mod routes;
 mod server;
 
-pub(crate) use self::routes::{Answer, answer};
 pub(crate) use self::server::HttpServer;

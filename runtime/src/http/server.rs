@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::http::Answer;
+use crate::status::Response as Answer;
 
 /// Connections that are open at a time; one more closes the oldest.
 pub(super) const MOST_CONNECTIONS: usize = 64;
@@ -33,7 +33,7 @@ const REQUEST_BYTES: usize = 16 * 1024;
 /// A pause where the system has no descriptor left for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers a method and a path.
+/// Answers a method and a target.
 type Answers = Arc<dyn Fn(&str, &str) -> Answer + Send + Sync>;
 
 /// Listens until it is dropped. Dropping waits for its thread, which takes as long as the answer that it works on.
@@ -118,7 +118,8 @@ async fn serve(listener: TcpListener, answers: Answers, mut stopped: oneshot::Re
 
 async fn connection(stream: TcpStream, answers: Answers) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answers(request.method().as_str(), request.uri().path());
+        let target = request.uri().path_and_query().map_or("", hyper::http::uri::PathAndQuery::as_str);
+        let answer = answers(request.method().as_str(), target);
         std::future::ready(Ok::<_, Infallible>(response(answer)))
     });
     let mut http = http1::Builder::new();

@@ -17,6 +17,7 @@
 mod advance;
 mod batching;
 mod ending;
+mod failures;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,8 +40,11 @@ use crate::time::Timestamp;
 use crate::trigger::Trigger;
 
 use self::ending::error_text;
+pub(crate) use self::failures::{FailureKind, RestartReason};
+#[cfg(feature = "status")]
+pub(crate) use self::tally::Checkpointed;
 use self::tally::Tallying;
-pub(crate) use self::tally::{FailureKind, JobTally, PartPhase, RestartReason};
+pub(crate) use self::tally::{JobTally, PartPhase};
 
 #[derive(Debug)]
 enum Phase {

@@ -13,6 +13,8 @@ mod tests;
 
 pub use self::committer::{Committer, CommitterAnswer, CommitterOrder, CommitterStep, OpenStore, WaitError};
 pub use self::error::{Ended, JobError};
+#[cfg(feature = "status")]
+pub(crate) use self::machine::Checkpointed;
 pub use self::machine::JobMachine;
 pub(crate) use self::machine::{FailureKind, JobTally, PartPhase, RestartReason};
 pub use self::protocol::{Held, JobConfig, JobEvent, JobOrder, JobPhase, JobStatus};

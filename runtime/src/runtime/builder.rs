@@ -1,22 +1,18 @@
 //! What a runtime is set up with: every option, checked before anything is started.
 
 use std::fmt;
-#[cfg(feature = "http")]
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "http")]
+use super::listen::listen;
 use super::{Runtime, RuntimeError};
-use crate::actor::{Bounds, LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
+use crate::actor::{Bounds, JobList, LatencyPolicy, MOST_WORKERS, RuntimeConfig, SHORTEST_EPOCH};
 use crate::config::RuntimeOptions;
 use crate::fault::{NoFaults, SharedFaults};
-#[cfg(feature = "http")]
-use crate::http::HttpServer;
 use crate::id::ShardId;
 use crate::job::RestartPolicy;
-#[cfg(feature = "http")]
-use crate::metrics::Metrics;
 use crate::metrics::{MetricsHub, MetricsLevel};
 use crate::state::MemoryShares;
 use crate::state::key_group::KeyGroups;
@@ -269,8 +265,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Serves `/metrics`, for Prometheus, `/healthz` and `/readyz` at this address and port, as long as the runtime lives. Default:
-    /// listens nowhere.
+    /// Serves `/metrics`, for Prometheus, `/healthz`, `/readyz` and `/status` at this address and port, as long as the runtime lives: all
+    /// that [`Status::respond`](crate::status::Status::respond) answers. Default: listens nowhere.
     ///
     /// Use `127.0.0.1:9464` unless others in the network are to read it: there is neither a password nor encryption. Port 0 is one
     /// that is free; [`Runtime::http_address`] says which.
@@ -335,8 +331,9 @@ impl RuntimeBuilder {
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let backend = backend.within(MemoryShares::of(config.state_memory).store).unwrap_or(backend);
         let metrics = MetricsHub::new(Arc::clone(&clock));
+        let jobs = JobList::default();
         #[cfg(feature = "http")]
-        let http = http.map(|address| listen(address, &metrics)).transpose()?;
+        let http = http.map(|address| listen(address, (&metrics, &jobs))).transpose()?;
         #[cfg(not(feature = "http"))]
         debug_assert!(http.is_none(), "only set where it is compiled in");
         Ok(Runtime {
@@ -344,24 +341,12 @@ impl RuntimeBuilder {
             backend,
             clock,
             faults,
-            jobs: Mutex::default(),
+            jobs,
             metrics,
             #[cfg(feature = "http")]
             http,
         })
     }
-}
-
-#[cfg(feature = "http")]
-fn listen(address: String, metrics: &Arc<MetricsHub>) -> Result<HttpServer, RuntimeError> {
-    let parsed = address.parse::<SocketAddr>().map_err(|_| RuntimeError::OutOfRange {
-        option: "http",
-        given: address.clone(),
-        range: "an IP address and a port, as in 127.0.0.1:9464",
-    })?;
-    let metrics = Metrics::new(Arc::clone(metrics));
-    HttpServer::start(parsed, move |method, path| crate::http::answer(&metrics, method, path))
-        .map_err(|error| RuntimeError::Listen { address, reason: error.to_string() })
 }
 
 fn check(option: &'static str, given: impl fmt::Display, fits: bool, range: &'static str) -> Result<(), RuntimeError> {

@@ -50,6 +50,12 @@ fn a_scrape_finds_what_the_jobs_count() {
     assert!(kind.ends_with("text/plain; version=0.0.4; charset=utf-8"), "{kind}");
     let seen = Scrape::of(&body);
     assert_eq!(seen.sum("millstream_operator_records_in_total", &[("operator", "out")]), 3.0);
+    let (status, head, body) = get(address, "/status?pipeline=words");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(head.iter().any(|line| line.eq_ignore_ascii_case("content-type: application/json")), "{head:?}");
+    let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(told["pipelines"]["words"]["state"], "running");
+    assert_eq!(get(address, "/status/topology?format=png").0, "HTTP/1.1 400 Bad Request");
     // With a query, as some scrapers send it; without a body, where only the head is asked for.
     assert_eq!(get(address, "/metrics?name=up").0, "HTTP/1.1 200 OK");
     let (status, _, body) = ask(address, "HEAD /metrics HTTP/1.1\r\nHost: it\r\n\r\n");

@@ -1,92 +1,19 @@
 //! What the job machine counts of itself, as plain numbers; the host publishes them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::failures::{FailureKind, RestartReason, failure_of};
 use super::{JobMachine, Outcome, Phase};
 use crate::checkpoint::Part;
 use crate::id::{Attempt, Epoch, OperatorId, TaskId};
 use crate::job::error::JobError;
 use crate::metrics::{Buckets, PipelineState};
-use crate::operator::TaskError;
 use crate::time::Timestamp;
 
-/// What kind of failure ended an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum FailureKind {
-    /// User code panicked.
-    Panic,
-    /// User code of an operator or a sink returned an error.
-    Error,
-    /// A source could not be read.
-    Source,
-    /// An operator's state could not be read.
-    State,
-    /// A delivery failed.
-    Sink,
-    /// An epoch could not be written.
-    Commit,
-    /// The store could not be used.
-    Recovery,
-    /// The attempt could not be built.
-    Build,
-    /// An epoch or a stop took too long.
-    Timeout,
-}
-
-impl FailureKind {
-    /// Those that come from an operator which is neither source nor sink.
-    pub(crate) const OF_OPERATORS: [Self; 3] = [Self::Panic, Self::Error, Self::State];
-    /// Those that come from a source.
-    pub(crate) const OF_SOURCES: [Self; 2] = [Self::Panic, Self::Source];
-    /// Those that come from a sink.
-    pub(crate) const OF_SINKS: [Self; 2] = [Self::Panic, Self::Error];
-    /// Those that are no operator's.
-    pub(crate) const OF_NOBODY: [Self; 7] =
-        [Self::Panic, Self::Error, Self::Sink, Self::Commit, Self::Recovery, Self::Build, Self::Timeout];
-
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Panic => "panic",
-            Self::Error => "error",
-            Self::Source => "source",
-            Self::State => "state",
-            Self::Sink => "sink",
-            Self::Commit => "commit",
-            Self::Recovery => "recovery",
-            Self::Build => "build",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-/// Why a job was restarted, coarsely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum RestartReason {
-    Panic,
-    Error,
-    Timeout,
-}
-
-impl RestartReason {
-    pub(crate) const ALL: [Self; 3] = [Self::Panic, Self::Error, Self::Timeout];
-
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Panic => "panic",
-            Self::Error => "error",
-            Self::Timeout => "timeout",
-        }
-    }
-
-    const fn of(kind: FailureKind) -> Self {
-        match kind {
-            FailureKind::Panic => Self::Panic,
-            FailureKind::Timeout => Self::Timeout,
-            _ => Self::Error,
-        }
-    }
-}
+/// Checkpoints that are told of one by one.
+const MOST_CHECKPOINTS: usize = 32;
 
 /// The numbers, since the job began; over all its attempts.
 #[derive(Clone, Debug, Default)]
@@ -110,11 +37,19 @@ pub(crate) struct JobTally {
     pub(crate) written_bytes: BTreeMap<OperatorId, u64>,
     /// The numbers of the operators that the store knows, in the order of the plan's declarations.
     pub(crate) operators: Vec<OperatorId>,
-    pub(crate) last: Option<LastCheckpoint>,
+    /// The last epochs that became durable, the newest last; at most [`MOST_CHECKPOINTS`].
+    pub(crate) checkpoints: VecDeque<Arc<Checkpointed>>,
     pub(crate) restored: u64,
     pub(crate) not_restored: u64,
     /// From the beginning of the last attempt until it ran.
     pub(crate) restore: Option<(Duration, Epoch)>,
+}
+
+impl JobTally {
+    /// The last epoch that became durable.
+    pub(crate) fn last(&self) -> Option<&Checkpointed> {
+        self.checkpoints.back().map(Arc::as_ref)
+    }
 }
 
 /// What a subtask does for an epoch, one after the other.
@@ -143,9 +78,9 @@ impl PartPhase {
 /// How long each of [`PartPhase::ALL`] took.
 pub(crate) type PartPhases = [Duration; 3];
 
-/// The last epoch that became durable.
+/// An epoch that became durable.
 #[derive(Clone, Debug)]
-pub(crate) struct LastCheckpoint {
+pub(crate) struct Checkpointed {
     pub(crate) epoch: Epoch,
     pub(crate) at: Timestamp,
     pub(crate) duration: Duration,
@@ -247,7 +182,10 @@ impl Tallying {
                 *tally.written_bytes.entry(operator).or_default() += bytes;
             }
             let bytes = bytes as u64;
-            tally.last = Some(LastCheckpoint { epoch, at: now, duration, bytes, persist, slowest });
+            if tally.checkpoints.len() >= MOST_CHECKPOINTS {
+                tally.checkpoints.pop_front();
+            }
+            tally.checkpoints.push_back(Arc::new(Checkpointed { epoch, at: now, duration, bytes, persist, slowest }));
         }
         self.tally.in_progress = self.under_way.len();
     }
@@ -269,31 +207,6 @@ impl Tallying {
         if restart {
             *tally.restarts.entry(RestartReason::of(kind)).or_default() += 1;
         }
-    }
-}
-
-/// Where a failure came from, and its kind.
-fn failure_of(error: &JobError) -> (&str, FailureKind) {
-    let JobError::Task { source, .. } = error else {
-        let kind = match error {
-            JobError::Sink { .. } => FailureKind::Sink,
-            JobError::Build { .. } => FailureKind::Build,
-            JobError::Commit { .. } => FailureKind::Commit,
-            JobError::EpochTimeout { .. } | JobError::Deadline { .. } => FailureKind::Timeout,
-            JobError::Recovery { .. } | JobError::AlreadyEnded { .. } => FailureKind::Recovery,
-            JobError::Task { .. } | JobError::Gone => FailureKind::Error,
-        };
-        return ("", kind);
-    };
-    match source.as_ref() {
-        TaskError::Panicked { operator, .. } => (operator, FailureKind::Panic),
-        TaskError::Operator { operator, .. } | TaskError::Illegal { operator, .. } | TaskError::Build { operator } => {
-            (operator, FailureKind::Error)
-        }
-        TaskError::Source { operator, .. } => (operator, FailureKind::Source),
-        TaskError::Read { operator, .. } => (operator, FailureKind::State),
-        TaskError::Panic { .. } => ("", FailureKind::Panic),
-        TaskError::Input(_) | TaskError::Output(_) => ("", FailureKind::Error),
     }
 }
 
@@ -354,14 +267,14 @@ mod tests {
         for part in [part(0, 0, [103, 103, 104], 5), part(1, 0, [110, 115, 116], 6), part(1, 1, [109, 111, 120], 0)] {
             tallying.part(&part);
         }
-        assert!(tallying.tally.last.is_none() && tallying.tally.written_bytes.is_empty(), "not durable yet");
+        assert!(tallying.tally.checkpoints.is_empty() && tallying.tally.written_bytes.is_empty(), "not durable yet");
         tallying.complete(Epoch::new(1), 11, at(120));
         tallying.committed(Epoch::new(1), at(150));
-        let JobTally { phases, written_bytes, last, .. } = &tallying.tally;
+        let JobTally { phases, written_bytes, .. } = &tallying.tally;
         let sums = phases.each_ref().map(|phase| (phase.count(), phase.sum().as_millis()));
         assert_eq!(sums, [(3, 3 + 10 + 9), (3, 5 + 2), (3, 1 + 1 + 9)]);
         assert_eq!(written_bytes, &BTreeMap::from([(OperatorId::new(7), 11)]));
-        let last = last.as_ref().unwrap();
+        let last = tallying.tally.last().unwrap();
         let slowest = |task| last.slowest[&TaskId::new(task)].map(|time| time.as_millis());
         assert_eq!((slowest(0), slowest(1), last.persist.as_millis()), ([3, 0, 1], [10, 5, 9], 30));
     }
@@ -379,7 +292,7 @@ mod tests {
         assert_eq!((tally.completed, tally.in_progress), (2, 1));
         assert_eq!(tally.duration.sum(), Duration::from_millis(190 + 90));
         assert_eq!(tally.persist.sum(), Duration::from_millis(140 + 30));
-        let last = tally.last.as_ref().unwrap();
+        let last = tally.last().unwrap();
         assert_eq!((last.epoch, last.at, last.bytes), (Epoch::new(2), at(290), 20));
         assert_eq!(last.duration, Duration::from_millis(90));
         tallying.attempt_over();
