@@ -101,6 +101,15 @@ impl<'a> OpenContext<'a> {
         self.keyed.map_with(name, form)
     }
 
+    /// Gives up a state that an earlier version of the operator declared: what the store has of it is removed with the next epoch. Without
+    /// it, a start on a store with such a state is refused. Does nothing where there is none.
+    ///
+    /// # Errors
+    /// [`KeyedError`] when the state is declared as well.
+    pub fn delete_if_exists(&mut self, name: &str) -> Result<(), KeyedError> {
+        self.keyed.delete_if_exists(name)
+    }
+
     /// Declares a side output, so that the operator may emit to it.
     ///
     /// # Errors

@@ -80,12 +80,19 @@ pub struct StateDecl {
     pub kind: StateKind,
     /// Whether it reads what older versions wrote.
     pub migrates: bool,
+    /// The operator gives the state up, if it has it: its rows are removed.
+    pub removed: bool,
 }
 
 impl StateDecl {
     /// Declares one value per key, which reads only its own version.
     pub fn value(name: impl Into<String>, version: u32) -> Self {
-        Self { name: name.into(), version, kind: StateKind::Value, migrates: false }
+        Self { name: name.into(), version, kind: StateKind::Value, migrates: false, removed: false }
+    }
+
+    /// Declares that the operator gives a state up, if it has it.
+    pub fn removed(name: impl Into<String>) -> Self {
+        Self { removed: true, ..Self::value(name, 1) }
     }
 }
 
@@ -101,6 +108,9 @@ pub struct StateEntry {
     /// Its shape. Absent in older stores, which had only values.
     #[serde(default, skip_serializing_if = "StateKind::is_value")]
     pub kind: StateKind,
+    /// It was given up. Its number is not given to another one, nor to a later one of its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
 }
 
 /// Numbers from here on are given to no name: timers and the like.
@@ -122,19 +132,30 @@ pub struct OperatorEntry {
 impl OperatorEntry {
     /// Returns the number of a state.
     pub fn state(&self, name: &str) -> Option<u16> {
-        self.states.iter().find(|state| state.name == name).map(|state| state.number)
+        self.present().find(|state| state.name == name).map(|state| state.number)
+    }
+
+    /// Returns the states that were not given up.
+    pub fn present(&self) -> impl Iterator<Item = &StateEntry> {
+        self.states.iter().filter(|state| !state.removed)
     }
 
     fn adopt(&mut self, declared: &OperatorDecl) -> Result<(), NameError> {
         self.kind = declared.kind;
-        for StateDecl { name, version, kind, .. } in &declared.states {
-            if let Some(state) = self.states.iter_mut().find(|state| state.name == *name) {
-                (state.version, state.kind) = (*version, *kind);
+        for StateDecl { name, version, kind, removed, .. } in &declared.states {
+            let known = self.states.iter_mut().find(|state| state.name == *name && !state.removed);
+            match known {
+                Some(state) if *removed => state.removed = true,
+                Some(state) => (state.version, state.kind) = (*version, *kind),
+                None => {}
+            }
+            if *removed || self.state(name).is_some() {
                 continue;
             }
             let number = u16::try_from(self.states.len()).ok().filter(|number| *number < FIRST_RESERVED_STATE);
             let number = number.ok_or(NameError::TooMany)?;
-            self.states.push(StateEntry { number, name: name.clone(), version: *version, kind: *kind });
+            let (name, version, kind) = (name.clone(), *version, *kind);
+            self.states.push(StateEntry { number, name, version, kind, removed: false });
         }
         Ok(())
     }
@@ -145,11 +166,14 @@ impl OperatorEntry {
         if self.kind != declared.kind {
             return Err(NameError::Kind { operator: operator(), stored: self.kind, declared: declared.kind });
         }
-        for state in &self.states {
+        for state in self.present() {
             let Some(now) = declared.states.iter().find(|declared| declared.name == state.name) else {
                 let declared = listed(declared.states.iter().map(|state| &state.name));
                 return Err(NameError::StateMissing { operator: operator(), state: state.name.clone(), declared });
             };
+            if now.removed {
+                continue;
+            }
             if now.kind != state.kind {
                 let (state, stored) = (state.name.clone(), state.kind);
                 return Err(NameError::StateKind { operator: operator(), state, stored, declared: now.kind });
@@ -189,6 +213,12 @@ impl NameTable {
     /// Returns an operator by its name.
     pub fn named(&self, name: &str) -> Option<&OperatorEntry> {
         self.operators.iter().find(|operator| operator.name == name)
+    }
+
+    /// Says whether a state was given up.
+    pub(crate) fn is_removed(&self, operator: OperatorId, state: u16) -> bool {
+        let known = self.get(operator).and_then(|known| known.states.iter().find(|known| known.number == state));
+        known.is_some_and(|known| known.removed)
     }
 
     /// All operators, in the order of their numbers.
@@ -331,61 +361,4 @@ pub enum NameError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decl(name: &str, kind: OperatorKind, states: &[(&str, u32)]) -> OperatorDecl {
-        let states = states.iter().map(|(name, version)| StateDecl::value(*name, *version)).collect();
-        OperatorDecl { name: name.to_owned(), kind, states }
-    }
-
-    #[test]
-    fn numbers_go_by_name_and_are_never_given_away() {
-        use OperatorKind::{Sink, Source, Stateful};
-        let first = [decl("in", Source, &[]), decl("count", Stateful, &[("n", 1)])];
-        let nobody = BTreeSet::new();
-        let one = NameTable::default().register(&first, &nobody).unwrap();
-        assert_eq!((one.ids.len(), one.new.len()), (2, 2));
-
-        let second = [decl("out", Sink, &[]), decl("count", Stateful, &[("last", 1), ("n", 1)])];
-        let used = BTreeSet::from([one.ids[1]]);
-        let two = one.table.register(&second, &used).unwrap();
-        assert_eq!((two.ids[1], two.new.as_slice()), (one.ids[1], &two.ids[..1]));
-        assert!(!one.ids.contains(&two.ids[0]), "a number once given stays with its name");
-        let count = two.table.named("count").unwrap();
-        assert_eq!((count.state("n"), count.state("last"), count.state("x")), (Some(0), Some(1), None));
-        assert_eq!(two.table.get(one.ids[0]).unwrap().name, "in");
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_by_name_once_there_is_data() {
-        use OperatorKind::{Sink, Stateful};
-        let fits = [decl("a", Stateful, &[("s", 2)]), decl("b", Sink, &[])];
-        let known = NameTable::default().register(&fits, &BTreeSet::new()).unwrap();
-        let used = BTreeSet::from([known.ids[0]]);
-        let a = |kind, states: &[(&str, u32)]| vec![decl("a", kind, states), decl("b", Sink, &[])];
-        let table: [(Vec<OperatorDecl>, &str); 5] = [
-            (vec![decl("b", Sink, &[])], "the pipeline lacks: a (the store has: a; the pipeline has: b)"),
-            (a(Sink, &[("s", 2)]), "operator a was a stateful operator and is a sink now"),
-            (a(Stateful, &[]), "had a state s that it lacks now (it declares: none)"),
-            (a(Stateful, &[("s", 3)]), "was written by version 2, the pipeline declares 3"),
-            (vec![decl("a", Stateful, &[("s", 2)]); 2], "two operators have one name"),
-        ];
-        for (declared, text) in table {
-            let error = known.table.register(&declared, &used).unwrap_err().to_string();
-            assert!(error.contains(text), "{error}");
-        }
-        let changed = |change: fn(&mut StateDecl)| {
-            let mut declared = a(Stateful, &[("s", 3)]);
-            declared[0].states.iter_mut().for_each(change);
-            known.table.register(&declared, &used)
-        };
-        assert_eq!(changed(|state| state.migrates = true).unwrap().table.named("a").unwrap().states[0].version, 3);
-        let newer = changed(|state| (state.migrates, state.version) = (true, 1)).unwrap_err();
-        assert!(matches!(newer, NameError::Version { stored: 2, declared: 1, .. }));
-        let list = changed(|state| state.kind = StateKind::List).unwrap_err().to_string();
-        assert!(list.contains("was a value and is a list now"), "{list}");
-        known.table.register(&a(Sink, &[("s", 3)]), &BTreeSet::new()).unwrap();
-        known.table.register(&fits[..1], &used).unwrap();
-    }
-}
+mod tests;

@@ -436,7 +436,7 @@ impl OpenContext {
     /// # Errors
     /// [`UnknownState`] for a state that was not declared: a bug of the operator.
     pub fn number_of(&self, state: &str) -> Result<u16, UnknownState> {
-        let found = self.states.iter().find(|known| known.name == state);
+        let found = self.states.iter().find(|known| known.name == state && !known.removed);
         found.map(|known| known.number).ok_or_else(|| UnknownState { state: state.to_owned() })
     }
 

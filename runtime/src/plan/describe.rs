@@ -114,6 +114,7 @@ fn facts(vertex: &Vertex) -> Vec<String> {
     match &vertex.kind {
         VertexKind::Operator(operator) => {
             let mut states = operator.states();
+            states.retain(|state| !state.removed);
             // Their order in the operator means nothing.
             states.sort_by(|left, right| left.name.cmp(&right.name));
             states.iter().map(|state| format!("state {} v{}", state.name.escape_debug(), state.version)).collect()

@@ -24,7 +24,7 @@ fn setup(stored: &[Delta]) -> KeyedSetup {
     let table = TableSetup { operator, state: 0, key_groups, groups: 0..960, restored, share, has_rows: false, memory };
     let numbers = (0..).zip(NAMES).map(|(number, (name, kind))| {
         let name = name.to_owned();
-        StateEntry { number, name, version: 1, kind }
+        StateEntry { number, name, version: 1, kind, removed: false }
     });
     let stored = stored.iter().flat_map(|delta| delta.chunks.clone()).collect();
     KeyedSetup {
@@ -219,7 +219,7 @@ fn declarations_and_uses_that_cannot_be_are_refused_by_name() {
     assert!(matches!(other_key.load(), Err(KeyedError::Load(_))));
     let mut described = KeyedState::new::<u32>(KeyedSetup::describe());
     described.map_with::<u8, u64, _>("m", Versioned { version: 3, migrate: |_, _: &[u8]| Ok(0u64) }).unwrap();
-    let declared = StateDecl { name: "m".into(), version: 3, kind: StateKind::Map, migrates: true };
+    let declared = StateDecl { name: "m".into(), version: 3, kind: StateKind::Map, migrates: true, removed: false };
     assert_eq!(described.declared(), [declared]);
 }
 

@@ -212,6 +212,7 @@ impl CommitLog {
         let mut pieces = Pieces::new(self.limits.batch_bytes);
 
         self.note_fold(&mut batch, &mut manifest);
+        self.purge(&mut batch, &mut manifest);
         manifest.outbox.retain(|listed| {
             let is_in = delivered.iter().any(|sink| sink.operator == listed.operator && listed.epoch < sink.next);
             for chunk in (0..listed.chunks.count).take_while(|_| is_in) {

@@ -128,6 +128,19 @@ impl CommitLog {
         manifest.folded.extend(noted);
     }
 
+    /// Puts the removal of states that were given up into a commit. What the log still has of them becomes rows with its fold, and goes
+    /// with the commit that notes that.
+    pub(super) fn purge(&self, batch: &mut WriteBatch<'_>, manifest: &mut Manifest) {
+        manifest.folded.retain(|state| {
+            let is_removed = self.names.is_removed(state.operator, state.state);
+            if is_removed {
+                let [from, to] = [state.state, state.state + 1].map(|state_| keys::sentinel(state.operator, state_));
+                batch.delete_range(Space::Rows, from, to);
+            }
+            !is_removed
+        });
+    }
+
     /// A commit that noted a fold is durable: what is folded may leave memory.
     pub(super) fn fold_noted(&mut self) -> Result<(), CommitError> {
         let Some(ingested) = self.ingested.take() else { return Ok(()) };

@@ -61,7 +61,7 @@ impl CommitLog {
             plan: self.plan.clone(),
             positions: self.positions.values().map(|(position, _)| position.clone()).collect(),
             state: state.into_iter().map(|(operator, chunks)| (operator, Arc::new(chunks))).collect(),
-            states: self.names.iter().map(|operator| (operator.id, operator.states.clone())).collect(),
+            states: self.names.iter().map(|operator| (operator.id, operator.present().cloned().collect())).collect(),
             folded: self.durable.folded.iter().map(|state| (state.operator, state.state)).collect(),
             outbox,
         })

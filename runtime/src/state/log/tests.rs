@@ -19,6 +19,7 @@ use crate::state::store::{Memory, StateBackend, StoreErrorKind};
 use crate::testing::sim_store::{FailedWrite, SimDisk, WriteFaults};
 
 mod opening;
+mod purge;
 
 const SHARD: ShardId = ShardId::new(0);
 const LAST: u64 = 10;

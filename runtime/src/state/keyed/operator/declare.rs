@@ -126,6 +126,18 @@ impl KeyedState {
         Ok(Map { cells, key: PhantomData, scratch: RefCell::default() })
     }
 
+    /// Declares that the operator gives up a state that it may have had: its rows are removed.
+    ///
+    /// # Errors
+    /// [`KeyedError::Twice`] when it is declared as well.
+    pub fn delete_if_exists(&mut self, name: &str) -> Result<(), KeyedError> {
+        if self.declared.iter().any(|declared| declared.name == name) {
+            return Err(KeyedError::Twice { state: name.to_owned() });
+        }
+        self.declared.push(StateDecl::removed(name));
+        Ok(())
+    }
+
     fn bind<V: StateValue, C: Content<Value = Kept<V>>>(
         &mut self,
         name: &str,
@@ -145,7 +157,7 @@ impl KeyedState {
         };
         let number = number.ok_or_else(|| UnknownState { state: state() })?;
         let (version, migrates) = (form.version(), form.migrates());
-        self.declared.push(StateDecl { name: state(), version, kind, migrates });
+        self.declared.push(StateDecl { name: state(), version, kind, migrates, removed: false });
         let setup = self.setup.of(number);
         let bound = Rc::new(Bound::new(name, setup, form, Rc::clone(&self.scope)));
         self.parts.push(Rc::clone(&bound) as _);
