@@ -164,7 +164,7 @@ where
 
     /// Notes that an element's bytes are not what the handle wants.
     pub(super) fn refuse_element(&self) {
-        self.scope.fail(LoadError::Key { state: self.table.borrow().number() });
+        self.scope.fail(LoadError::Key { state: self.table.borrow().number() }.of(&self.name));
     }
 
     /// The write time that an element gets now.
@@ -274,7 +274,7 @@ where
 {
     fn load(&self, chunks: &[Vec<u8>]) -> Result<(), LoadError> {
         let mut table = self.table.borrow_mut();
-        table.load(chunks)?;
+        table.load(chunks).map_err(|error| error.of(&self.name))?;
         if self.ttl.get().is_none() {
             return Ok(());
         }
@@ -311,7 +311,7 @@ where
     }
 
     fn take_back(&self) -> Result<(), LoadError> {
-        self.table.borrow_mut().take_back()
+        self.table.borrow_mut().take_back().map_err(|error| error.of(&self.name))
     }
 
     fn is_complete(&self) -> bool {
@@ -344,7 +344,7 @@ where
 
     fn take_in(&self, found: &[Found]) -> Result<(), LoadError> {
         let mut table = self.table.borrow_mut();
-        table.take_in(found)?;
+        table.take_in(found).map_err(|error| error.of(&self.name))?;
         for (hash, key) in self.leased.take() {
             self.lease(&mut table, hash, &key);
         }
@@ -356,6 +356,6 @@ where
     }
 
     fn take_in_ahead(&self, found: &Found) -> Result<(), LoadError> {
-        self.table.borrow_mut().take_in_ahead(found)
+        self.table.borrow_mut().take_in_ahead(found).map_err(|error| error.of(&self.name))
     }
 }

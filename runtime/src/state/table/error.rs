@@ -45,4 +45,22 @@ pub enum LoadError {
         /// The cause.
         source: FormError,
     },
+    /// As the others, of a state that has a name.
+    #[error(
+        "what the store has of state {state} is not of its type: the type has changed, or the store is damaged; go back to the type \
+         that wrote it, give the state a new version that migrates the old one, or give the new state a name of its own"
+    )]
+    Named {
+        /// The state.
+        state: String,
+        /// The cause.
+        source: Box<LoadError>,
+    },
+}
+
+impl LoadError {
+    /// The same, by the name that the user knows.
+    pub(crate) fn of(self, state: &str) -> Self {
+        Self::Named { state: state.to_owned(), source: Box::new(self) }
+    }
 }
