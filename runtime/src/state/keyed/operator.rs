@@ -9,7 +9,7 @@ use crate::checkpoint::{Delta, StateDecl};
 use crate::codec::CodecError;
 use crate::id::Epoch;
 use crate::state::entry;
-use crate::state::freeze::{OperatorState, Rest, Slice, Snapshot};
+use crate::state::freeze::{DeltaBuilder, OperatorState, Rest, Slice, Snapshot};
 use crate::state::key_group::{StreamKey, StreamKeyRef, hash_bytes};
 use crate::state::keyed::bound::Part;
 use crate::state::keyed::late::LateRows;
@@ -28,6 +28,8 @@ pub use self::declare::KeyedSetup;
 
 /// The number of every operator's late threshold: below those of timers, whose rows by time come last in a fold.
 const LATE: u16 = 0xFFEF;
+/// The number of the mark that an epoch of the operator has been committed, see [`KeyedState::mark_begun`].
+const BEGUN: u16 = 0xFFEE;
 /// Keys of due timers that are read at once.
 const DUE_AT_ONCE: usize = 64;
 
@@ -42,6 +44,8 @@ pub struct KeyedState {
     parts: Vec<Rc<dyn Part>>,
     timers: Rc<KeyTimers>,
     late: LateRows,
+    /// The next epoch has the mark that the operator was there.
+    beginning: bool,
     /// Epochs of which not all tables have handed in their entries.
     pending: VecDeque<Pending>,
     /// Clocks of which timers behind the horizon are needed.
@@ -102,6 +106,7 @@ impl KeyedState {
             parts: Vec::new(),
             timers,
             late,
+            beginning: false,
             pending: VecDeque::new(),
             behind: BTreeSet::new(),
             asked: Vec::new(),
@@ -227,6 +232,26 @@ impl KeyedState {
         self.late.raise(watermark);
     }
 
+    /// Has the first epoch that is committed say that the operator was there: see [`KeyedSetup::has_begun`]. Call it before
+    /// [`KeyedState::load`].
+    pub const fn mark_begun(&mut self) {
+        self.beginning = true;
+    }
+
+    /// The entries of an epoch that belong to no table.
+    fn freeze_marks(&mut self) -> Result<Delta, CodecError> {
+        let mut marks = self.late.freeze()?;
+        if std::mem::take(&mut self.beginning) {
+            let mut delta = DeltaBuilder::new(self.setup.table.operator);
+            let (group, value) = (self.setup.table.groups.start, Some(|_: &mut Vec<u8>| Ok(())));
+            delta.push(|chunk| entry::append(chunk, BEGUN, group, |_| (), |_| (), value))?;
+            let Delta { chunks, entries, .. } = delta.finish();
+            marks.chunks.extend(chunks);
+            marks.entries += entries;
+        }
+        Ok(marks)
+    }
+
     /// From now on changes of state and timers can be taken back, until [`KeyedState::keep_changes`] or
     /// [`KeyedState::take_back`].
     pub fn note_changes(&mut self) {
@@ -265,7 +290,7 @@ impl KeyedState {
 impl Snapshot for KeyedState {
     fn freeze(&mut self, epoch: Epoch) {
         self.parts.iter().for_each(|part| part.freeze(epoch));
-        let delta = self.late.freeze().unwrap_or_else(|error| {
+        let delta = self.freeze_marks().unwrap_or_else(|error| {
             // Two integers are always encoded; whoever sees this has another bug to look for.
             self.scope.fail(crate::state::StateError::from(error));
             Delta { operator: self.setup.table.operator, chunks: Vec::new(), entries: 0 }

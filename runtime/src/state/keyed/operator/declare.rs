@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{KeyedState, LATE};
+use super::{BEGUN, KeyedState, LATE};
 use crate::checkpoint::{StateDecl, StateEntry, StateKind};
 use crate::error::BoxError;
 use crate::id::{Epoch, OperatorId};
@@ -52,6 +52,14 @@ impl KeyedSetup {
             memory: MemoryBudget::default(),
         };
         Self { table, numbers: None, folded: BTreeSet::new(), stored: None, now: Timestamp::default() }
+    }
+
+    /// Says whether an epoch of the operator has been committed, where it has [`KeyedState::mark_begun`]. One mark is enough: an epoch
+    /// has those of all subtasks or none.
+    pub fn has_begun(&self) -> bool {
+        let is_mark = |stored: entry::Entry<'_>| EntryKey::parse(stored.key).is_some_and(|key| key.state == BEGUN);
+        let log = self.stored.iter().flat_map(|stored| stored.iter());
+        self.folded.contains(&BEGUN) || log.flat_map(|chunk| entry::entries(chunk)).any(is_mark)
     }
 
     pub(super) fn of(&self, state: u16) -> TableSetup {
@@ -175,6 +183,7 @@ impl KeyedState {
     /// [`KeyedError`] when an entry is not what these states and keys are, or a declaration was wrong.
     pub fn load(&mut self) -> Result<(), KeyedError> {
         self.parts.push(Rc::clone(&self.timers) as _);
+        self.beginning = self.beginning && !self.setup.has_begun();
         let log = self.setup.stored.take().unwrap_or_default();
         self.check_keys(&log)?;
         self.parts.iter().try_for_each(|part| part.load(&log))?;
@@ -186,7 +195,8 @@ impl KeyedState {
     fn check_keys(&self, chunks: &[Vec<u8>]) -> Result<(), LoadError> {
         let keys =
             chunks.iter().flat_map(|chunk| entry::entries(chunk)).filter_map(|stored| EntryKey::parse(stored.key));
-        let mut mine = keys.filter(|key| key.state != LATE && self.late.groups().contains(&key.group));
+        let mut mine =
+            keys.filter(|key| ![LATE, BEGUN].contains(&key.state) && self.late.groups().contains(&key.group));
         match mine.find(|key| !(self.is_key)(key.key)) {
             Some(EntryKey { state, .. }) => Err(LoadError::Key { state }),
             None => Ok(()),
