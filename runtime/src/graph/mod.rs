@@ -195,7 +195,7 @@ impl Graph {
     }
 
     /// Says whether the records that leave a vertex have event times: somebody assigned them on the way.
-    pub(crate) fn is_timed(&self, id: VertexId) -> bool {
+    pub fn is_timed(&self, id: VertexId) -> bool {
         self.upstream(id).into_iter().any(|vertex| self.event_time(vertex).is_some())
     }
 

@@ -46,7 +46,9 @@ pub enum Shape {
     TransformWithState {
         /// What its processor says of its rows.
         mode: OutputMode,
-        /// It says which field of its rows is their event time.
+        /// Its timers go by event time.
+        event_time: bool,
+        /// It says which field of its rows is their event time. Otherwise no watermark is passed on.
         timed_output: bool,
     },
 }
@@ -58,6 +60,18 @@ impl Shape {
 
     const fn is_aggregation(self) -> bool {
         matches!(self, Self::Aggregation { .. } | Self::SessionAggregation { .. })
+    }
+
+    /// Whether it waits for the watermark, or forgets by it.
+    const fn needs_watermark(self, mode: OutputMode) -> bool {
+        match self {
+            Self::Free => false,
+            Self::Aggregation { .. } | Self::SessionAggregation { .. } => matches!(mode, OutputMode::Append),
+            Self::Deduplication { within_watermark } => within_watermark,
+            Self::MapGroups { event_time }
+            | Self::FlatMapGroups { event_time, .. }
+            | Self::TransformWithState { event_time, .. } => event_time,
+        }
     }
 
     const fn is_group_state(self) -> bool {
@@ -175,9 +189,33 @@ impl Graph {
             Shape::TransformWithState { mode: own, .. } if own != mode => {
                 Some(("E-TWS-05", format!("the operator's mode is {own}, and the pipeline's is {mode}")))
             }
+            Shape::TransformWithState { event_time: true, .. } if !timed => {
+                refuse("E-GS-05", "timers by event time need a watermark; assign event times first")
+            }
             _ => None,
         };
-        own.or_else(|| self.chained(shape, &before, mode))
+        let hidden = shape.needs_watermark(mode) && timed && !self.inputs(id).any(|(_, edge)| self.brings(edge.from));
+        let hidden = hidden.then(|| {
+            let reason = "transform_with_state passes no watermark on, which this operator would need; \
+                          use transform_with_state_at, which is told the times of its rows";
+            ("E-CHAIN-02", reason.to_owned())
+        });
+        own.or(hidden).or_else(|| self.chained(shape, &before, mode))
+    }
+
+    /// Says whether a vertex passes a watermark on that somebody before it makes.
+    fn brings(&self, id: VertexId) -> bool {
+        let mut seen = BTreeSet::from([id]);
+        let mut next = vec![id];
+        while let Some(id) = next.pop() {
+            if self.event_time(id).is_some() {
+                return true;
+            }
+            if !matches!(self.shape(id), Shape::TransformWithState { timed_output: false, .. }) {
+                next.extend(self.inputs(id).map(|(_, edge)| edge.from).filter(|id| seen.insert(*id)));
+            }
+        }
+        false
     }
 
     /// What a stateful operator says of the stateful ones before it.

@@ -94,7 +94,12 @@ const fn flat_map(mode: OutputMode, event_time: bool) -> Shape {
 }
 
 const fn transform(mode: OutputMode) -> Shape {
-    Shape::TransformWithState { mode, timed_output: false }
+    Shape::TransformWithState { mode, event_time: false, timed_output: false }
+}
+
+/// By event time, with rows that say their times or not.
+const fn timers(timed_output: bool) -> Shape {
+    Shape::TransformWithState { mode: OutputMode::Append, event_time: true, timed_output }
 }
 
 /// S-MODE-05, S-MODE-12, S-SESS-05, S-DEDUP-05, S-ET-15, S-GS-01, S-GS-02, S-GS-18, S-GS-21: the matrix of output modes.
@@ -135,6 +140,15 @@ fn every_shape_says_which_modes_it_knows() {
         (true, &[flat_map(Append, false), flat_map(Append, false)], [OK, "E-GS-08", "E-GS-08"]),
         (true, &[transform(Append)], [OK, "E-TWS-05", "E-TWS-05"]),
         (true, &[transform(Update)], ["E-TWS-05", OK, "E-TWS-05"]),
+        (true, &[timers(false)], [OK, "E-TWS-05", "E-TWS-05"]),
+        (false, &[timers(false)], ["E-GS-05", "E-TWS-05", "E-TWS-05"]),
+        (true, &[timers(true), BY_WINDOW], [OK, "E-TWS-05", "E-TWS-05"]),
+        (true, &[timers(true), Shape::Free, timers(false)], [OK, "E-TWS-05", "E-TWS-05"]),
+        (true, &[timers(false), BY_WINDOW], ["E-CHAIN-02", "E-TWS-05", "E-TWS-05"]),
+        (true, &[transform(Append), Shape::Free, WITHIN], ["E-CHAIN-02", "E-TWS-05", "E-TWS-05"]),
+        (true, &[timers(false), timers(false)], ["E-CHAIN-02", "E-TWS-05", "E-TWS-05"]),
+        (true, &[timers(false), flat_map(Append, true)], ["E-CHAIN-02", "E-TWS-05", "E-TWS-05"]),
+        (true, &[timers(false), DISTINCT, transform(Append)], [OK, "E-TWS-05", "E-TWS-05"]),
         (true, &[BY_WINDOW, BY_WINDOW], [OK, "E-CHAIN-01", "E-CHAIN-01"]),
         (true, &[BY_WINDOW, Shape::Free, DISTINCT], [OK, "E-CHAIN-01", "E-CHAIN-01"]),
         (true, &[event_time, BY_WINDOW], ["E-CHAIN-02"; 3]),
