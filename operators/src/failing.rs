@@ -83,6 +83,11 @@ impl<T: Send + 'static> FailingRecords<T> {
         self.encode = Some(codec::encode_into::<T>);
     }
 
+    /// Says whether something else than the attempt's failure is asked for.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.encode.is_some() || !matches!(self.on_error, OnError::Fail)
+    }
+
     /// The side output that they go to.
     pub(crate) fn side(&self) -> Option<SideDecl> {
         match &self.on_error {

@@ -124,8 +124,8 @@ impl<K: StreamKey, T: Send + 'static> KeyedStream<K, T> {
 
     /// Skips records for which the operator that follows returns an error, instead of failing the attempt. Nothing of such a
     /// record remains: what it emitted is dropped, its changes of state and timers are taken back. It is counted, see
-    /// [`Dropped`](millstream_runtime::operator::Dropped). Only for `process` and aggregates, and only for records: a timer that fails, or state
-    /// that cannot be read or written, fails the attempt all the same, and so does a panic.
+    /// [`Dropped`](millstream_runtime::operator::Dropped). Only for `process` and aggregates (group state and stateful processors refuse it), and
+    /// only for records: a timer that fails, or state that cannot be read or written, fails the attempt all the same, and so does a panic.
     #[must_use]
     pub fn skip_errors(mut self) -> Self {
         self.failing.skip_errors();

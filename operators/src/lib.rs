@@ -11,6 +11,8 @@ pub mod aggregate;
 mod cube;
 mod dedup;
 mod failing;
+mod group;
+mod interval;
 mod keyed;
 mod keyed_stream;
 mod pipeline;
@@ -28,6 +30,8 @@ pub use millstream_runtime::timer::TimerKind;
 pub use millstream_runtime::watermark::WatermarkStrategy;
 
 pub use self::cube::{CubeKey, CubedStream, CubedWindows};
+pub use self::group::{GroupError, GroupOut, GroupState, GroupTimeout, Rows, WithInitialState};
+pub use self::interval::{BadInterval, Interval};
 pub use self::keyed::{CoProcess, Connected, KeyedProcess, OpenContext, ProcessContext};
 pub use self::keyed_stream::KeyedStream;
 pub use self::pipeline::Pipeline;

@@ -6,6 +6,6 @@ pub use crate::window::{
     CountWindow, Global, Session, Sliding, TimeWindow, Trigger, Tumbling, Windowed, WindowedStream,
 };
 pub use crate::{
-    CoProcess, KeyedProcess, KeyedStream, OpenContext, OutputMode, OutputTag, Pipeline, ProcessContext, Stream,
-    TimerKind, WatermarkStrategy,
+    CoProcess, GroupOut, GroupState, GroupTimeout, KeyedProcess, KeyedStream, OpenContext, OutputMode, OutputTag,
+    Pipeline, ProcessContext, Rows, Stream, TimerKind, WatermarkStrategy,
 };

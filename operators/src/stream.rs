@@ -87,6 +87,12 @@ impl<T: Send + 'static> Stream<T> {
         Stream::of(shared, from)
     }
 
+    /// Says whether somebody before this assigns event times.
+    #[track_caller]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.shared.change(|graph| graph.is_timed(self.from))
+    }
+
     /// Connects this stream to a vertex that is there, over an exchange by key.
     #[track_caller]
     pub(crate) fn connect_by_key(mut self, to: VertexId, wire: WireOf<T>) {

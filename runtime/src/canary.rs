@@ -80,6 +80,10 @@ canaries! {
     WrongWatermark = "wrong-watermark",
     /// A record is accepted after its window was closed.
     LateAccepted = "late-accepted",
+    /// The timeout of a group outlives a call that sets none.
+    TimeoutKept = "timeout-kept",
+    /// The initial state of groups is applied in every life.
+    InitialStateTwice = "initial-state-twice",
     /// A snapshot is taken behind the first records of the next epoch.
     SnapshotAfterNextRecord = "snapshot-after-next-record",
 }

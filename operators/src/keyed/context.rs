@@ -110,6 +110,11 @@ impl<'a> OpenContext<'a> {
         self.keyed.delete_if_exists(name)
     }
 
+    /// Has the first epoch that is committed say that the operator was there.
+    pub(crate) const fn mark_begun(&mut self) {
+        self.keyed.mark_begun();
+    }
+
     /// Declares a side output, so that the operator may emit to it.
     ///
     /// # Errors
@@ -130,7 +135,7 @@ pub(super) fn declare_side(sides: &mut Vec<SideDecl>, side: SideDecl) -> Result<
 }
 
 /// What has been emitted and not yet sent.
-pub(super) type Outbox<T> = VecDeque<Record<Emitted<T>>>;
+pub(crate) type Outbox<T> = VecDeque<Record<Emitted<T>>>;
 
 /// The counters of what an operator drops.
 #[derive(Debug)]

@@ -79,13 +79,19 @@ pub(crate) trait Logic: Clone + Send + Sync + 'static {
     fn own_sides(&self) -> Vec<SideDecl>;
 
     /// What becomes of the record if it fails.
-    fn mishap(&self, record: &Self::In, sides: &[SideDecl]) -> Mishap;
+    fn mishap(&self, _record: &Self::In, _sides: &[SideDecl]) -> Mishap {
+        Mishap::Fail
+    }
 
     /// Writes what the record is known by; says whether panics on it are quarantined.
-    fn identify(&self, record: &Self::In, out: &mut Vec<u8>) -> Result<bool, BoxError>;
+    fn identify(&self, _record: &Self::In, _out: &mut Vec<u8>) -> Result<bool, BoxError> {
+        Ok(false)
+    }
 
     /// Where a record in quarantine goes.
-    fn kept_away(&self, record: Self::In, sides: &[SideDecl]) -> Option<(u16, AnyRecord)>;
+    fn kept_away(&self, _record: Self::In, _sides: &[SideDecl]) -> Option<(u16, AnyRecord)> {
+        None
+    }
 
     /// Takes note that the state of the record's key is needed.
     fn want(&self, record: &Self::In, hash: u32, keyed: &mut KeyedState);
@@ -106,7 +112,10 @@ pub(crate) trait Logic: Clone + Send + Sync + 'static {
         if keyed.is_late(hash, time) { Standing::Late } else { Standing::InTime }
     }
 
-    fn late(&self, record: Self::In, sides: &[SideDecl]) -> Late<Self::In>;
+    /// What becomes of a record that is late.
+    fn late(&self, record: Self::In, _sides: &[SideDecl]) -> Late<Self::In> {
+        Late::Accept(record)
+    }
 
     fn on_record(
         &mut self,

@@ -11,6 +11,7 @@ mod update;
 pub(crate) mod walk;
 
 pub use self::co_process::{CoProcess, Connected};
+pub(crate) use self::context::Outbox;
 pub use self::context::{OpenContext, ProcessContext};
 pub(crate) use self::engine::{Late, Logic};
 pub use self::process::KeyedProcess;
