@@ -30,7 +30,11 @@ pub use millstream_runtime::timer::TimerKind;
 pub use millstream_runtime::watermark::WatermarkStrategy;
 
 pub use self::cube::{CubeKey, CubedStream, CubedWindows};
-pub use self::group::{GroupError, GroupOut, GroupState, GroupTimeout, Rows, WithInitialState};
+pub use self::group::{
+    GroupError, GroupOut, GroupState, GroupTimeout, InitialStateProcessor, ListState, MapState, Rows,
+    StatefulProcessor, TimeMode, TimerValues, TransformContext, TransformError, ValueState, VariableHandle,
+    WithInitialState,
+};
 pub use self::interval::{BadInterval, Interval};
 pub use self::keyed::{CoProcess, Connected, KeyedProcess, OpenContext, ProcessContext};
 pub use self::keyed_stream::KeyedStream;

@@ -6,6 +6,7 @@ pub use crate::window::{
     CountWindow, Global, Session, Sliding, TimeWindow, Trigger, Tumbling, Windowed, WindowedStream,
 };
 pub use crate::{
-    CoProcess, GroupOut, GroupState, GroupTimeout, KeyedProcess, KeyedStream, OpenContext, OutputMode, OutputTag,
-    Pipeline, ProcessContext, Rows, Stream, TimerKind, WatermarkStrategy,
+    CoProcess, GroupOut, GroupState, GroupTimeout, InitialStateProcessor, KeyedProcess, KeyedStream, ListState,
+    MapState, OpenContext, OutputMode, OutputTag, Pipeline, ProcessContext, Rows, StatefulProcessor, Stream, TimeMode,
+    TimerKind, TransformContext, ValueState, VariableHandle, WatermarkStrategy,
 };

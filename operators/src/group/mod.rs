@@ -11,11 +11,16 @@ mod null;
 mod rows;
 mod state;
 mod stream;
+mod transform;
 
 pub use self::error::GroupError;
 pub use self::rows::{GroupOut, Rows};
 pub use self::state::{GroupState, GroupTimeout};
 pub use self::stream::WithInitialState;
+pub use self::transform::{
+    InitialStateProcessor, ListState, MapState, StatefulProcessor, TimeMode, TimerValues, TransformContext,
+    TransformError, ValueState, VariableHandle,
+};
 
 #[cfg(test)]
 mod tests;

@@ -110,6 +110,11 @@ impl<'a> OpenContext<'a> {
         self.keyed.delete_if_exists(name)
     }
 
+    /// Takes what went wrong in a handle.
+    pub(crate) fn take_error(&mut self) -> Option<KeyedError> {
+        self.keyed.take_error()
+    }
+
     /// Has the first epoch that is committed say that the operator was there.
     pub(crate) const fn mark_begun(&mut self) {
         self.keyed.mark_begun();

@@ -142,6 +142,11 @@ pub(crate) trait Logic: Clone + Send + Sync + 'static {
         let _ = (state, ctx);
         Ok(Visit::Done)
     }
+
+    /// The subtask ends.
+    fn close(&mut self, state: &mut Self::State) {
+        let _ = state;
+    }
 }
 
 /// The mark that is being handled.
@@ -171,6 +176,14 @@ pub(crate) struct Engine<L: Logic, W> {
 impl<L: Logic, W> fmt::Debug for Engine<L, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("keyed", &self.keyed).finish_non_exhaustive()
+    }
+}
+
+impl<L: Logic, W> Drop for Engine<L, W> {
+    fn drop(&mut self) {
+        let Self { logic, state, .. } = self;
+        // It is over either way, and a panic must not get out of a drop; the hook has told of it.
+        let _told = guarded(|| logic.close(state));
     }
 }
 
