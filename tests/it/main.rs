@@ -30,6 +30,7 @@ mod explain;
 mod failing_calls;
 mod formats;
 mod generated;
+mod group_state;
 mod guarantees;
 mod hosts;
 #[cfg(feature = "rocksdb")]

@@ -3,6 +3,7 @@
 //! `make sim SEEDS=20000` sets `MILLSTREAM_SIM_SEEDS`; one failing seed is replayed with `MILLSTREAM_SIM_SEED=n`.
 
 mod event_time;
+mod grouped;
 mod processed;
 mod topology;
 mod windowed;
@@ -24,13 +25,14 @@ use millstream::runtime::trigger::Trigger;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::grouped::Grouped;
 use self::processed::Processed;
 use self::topology::Topology;
 use self::windowed::InWindows;
 
 /// How often each crash point, each fold step and a depth of two must be met in a full sweep.
 const ENOUGH: u64 = 100;
-/// Keys of a pipeline of users' operators, or of windows, at most.
+/// Keys of a pipeline of users' operators, of windows or of group state, at most.
 const PROCESSED_KEYS: u64 = 20;
 /// A sweep of this many seeds must meet them.
 const FULL_SWEEP: u64 = 20_000;
@@ -90,15 +92,14 @@ fn config(seed: u64, keys: u64) -> SimConfig {
     }
 }
 
-/// Runs a seed and compares it with its twin. Every third seed has a second pipeline, of users' operators, and another third one of windows.
+/// Runs a seed and compares it with its twin. Every seed has a second pipeline: of group state, of windows, or of users' operators.
 fn run(seed: u64) -> Result<SimReport, String> {
     let mut report = run_built_in(seed)?;
-    if seed % 3 == 2 {
-        report.add(&run_processed(seed)?);
-    }
-    if seed % 3 == 1 {
-        report.add(&run_windowed(seed)?);
-    }
+    report.add(&match seed % 3 {
+        0 => run_grouped(seed)?,
+        1 => run_windowed(seed)?,
+        _ => run_processed(seed)?,
+    });
     Ok(report)
 }
 
@@ -144,6 +145,22 @@ fn run_windowed(seed: u64) -> Result<SimReport, String> {
     let config = SimConfig { parallelism: config.parallelism, ..SimConfig::calm(seed) };
     let calm_report = simulate(&config, &|| calm.graph(&outsides)).map_err(|failure| format!("calm: {failure}"))?;
     let verified = calm.verify(&outsides, false).and_then(|()| calm.verify_dropped(&calm_report));
+    verified.map_err(|text| format!("calm: {text} of {calm:?}"))?;
+    Ok(report)
+}
+
+/// Nor does group state, of which only continuous mode is held against its reference.
+fn run_grouped(seed: u64) -> Result<SimReport, String> {
+    let mut config = config(seed, PROCESSED_KEYS);
+    (config.job.trigger, config.switches) = (None, 0);
+    let (grouped, outsides) = Grouped::draw(seed, 0.05);
+    let report =
+        simulate(&config, &|| grouped.graph(&outsides)).map_err(|failure| format!("{failure} of {grouped:?}"))?;
+    grouped.verify(&outsides).map_err(|text| format!("{text} of {grouped:?}"))?;
+    let (calm, outsides) = Grouped::draw(seed, 0.0);
+    let config = SimConfig { parallelism: config.parallelism, ..SimConfig::calm(seed) };
+    let calm_report = simulate(&config, &|| calm.graph(&outsides)).map_err(|failure| format!("calm: {failure}"))?;
+    let verified = calm.verify(&outsides).and_then(|()| calm.verify_dropped(&calm_report));
     verified.map_err(|text| format!("calm: {text} of {calm:?}"))?;
     Ok(report)
 }
