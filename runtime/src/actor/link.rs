@@ -18,6 +18,8 @@ use crate::id::{Epoch, SubtaskId};
 use crate::job::{Ended, Held, JobError, JobPhase, JobStatus, JobTally};
 use crate::operator::{SourceControl, TaskControl};
 use crate::plan::Plan;
+#[cfg(feature = "status")]
+use crate::plan::Topology;
 use crate::state::MemoryBudget;
 use crate::state::store::StoreShare;
 use crate::trigger::Trigger;
@@ -91,7 +93,10 @@ pub(crate) type JobList = Arc<Mutex<Vec<Arc<JobLink>>>>;
 
 /// One running job.
 pub(crate) struct JobLink {
-    plan: Plan,
+    pipeline: String,
+    /// Not the plan: that keeps connectors alive, and who waits for one to be gone would wait for this handle.
+    #[cfg(feature = "status")]
+    topology: Topology,
     config: RuntimeConfig,
     job: Addr<JobActor>,
     view: Arc<View>,
@@ -111,23 +116,32 @@ impl fmt::Debug for JobLink {
 
 impl JobLink {
     pub(super) fn new(
-        (plan, config): (Plan, RuntimeConfig),
+        (plan, config): (&Plan, RuntimeConfig),
         job: Addr<JobActor>,
         view: Arc<View>,
         progress: watch::Receiver<Progress>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { plan, config, job, view, progress, thread: Mutex::new(Some(thread)) }
+        Self {
+            pipeline: plan.name().to_owned(),
+            #[cfg(feature = "status")]
+            topology: Topology::of(plan),
+            config,
+            job,
+            view,
+            progress,
+            thread: Mutex::new(Some(thread)),
+        }
     }
 
     pub(crate) fn pipeline(&self) -> &str {
-        self.plan.name()
+        &self.pipeline
     }
 
     /// What runs.
     #[cfg(feature = "status")]
-    pub(crate) const fn plan(&self) -> &Plan {
-        &self.plan
+    pub(crate) const fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// How it runs.

@@ -66,7 +66,7 @@ pub(crate) fn start(setup: JobSetup) -> io::Result<JobLink> {
         telling.send_modify(|progress| progress.over = Some(over));
     })?;
     match started.recv() {
-        Ok(Ok(job)) => Ok(JobLink::new((plan, config), job, view, progress, thread)),
+        Ok(Ok(job)) => Ok(JobLink::new((&plan, config), job, view, progress, thread)),
         Ok(Err(error)) => {
             drop(thread.join());
             Err(error)

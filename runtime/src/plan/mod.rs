@@ -3,11 +3,15 @@
 mod attempt;
 mod describe;
 mod fuse;
+#[cfg(feature = "status")]
+mod topology;
 
 use std::sync::Arc;
 
 pub use self::attempt::{AttemptSeed, AttemptSpec, ChannelProbe, SourceSeed, TaskSeed};
 pub use self::fuse::TaskPlan;
+#[cfg(feature = "status")]
+pub(crate) use self::topology::Topology;
 use crate::checkpoint::{OperatorDecl, OperatorKind};
 use crate::fault::SharedFaults;
 use crate::graph::{BuildErrors, Graph, VertexId, VertexKind};

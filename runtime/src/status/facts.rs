@@ -146,12 +146,12 @@ fn unix_seconds(time: Timestamp) -> f64 {
 
 /// The last checkpoints, the newest first.
 pub(super) fn checkpoints(job: &JobLink) -> Json {
-    let plan = job.plan();
+    let topology = job.topology();
     let one = |checkpoint: &Arc<Checkpointed>| {
         let Checkpointed { epoch, at, duration, bytes, persist, slowest } = &**checkpoint;
         let tasks =
-            plan.tasks().iter().filter_map(|task| Some((task, slowest.get(&task.id)?))).map(|(task, phases)| {
-                let names = task.vertices.iter().filter_map(|id| Some(plan.graph().vertex(*id)?.name.as_str()));
+            topology.tasks.iter().filter_map(|task| Some((task, slowest.get(&task.id)?))).map(|(task, phases)| {
+                let names = task.vertices.iter().map(|vertex| vertex.name.as_str());
                 let mut of: Map<_, _> = [("operators".to_owned(), names.collect::<Json>())].into_iter().collect();
                 for (phase, time) in PartPhase::ALL.iter().zip(phases) {
                     of.insert(format!("{}_seconds", phase.label()), json!(time.as_secs_f64()));

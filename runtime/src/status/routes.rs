@@ -89,7 +89,7 @@ fn topologies(status: &Status, only: Option<&str>, format: Option<&str>) -> Resp
     };
     match format {
         None | Some("json") => by_pipeline(status, only, topology::json),
-        Some("dot") => drawing(|job| job.plan().graph().to_dot()),
+        Some("dot") => drawing(|job| job.topology().dot.clone()),
         Some("mermaid") => drawing(topology::mermaid),
         Some(_) => Response::text(400, "format is one of json, dot and mermaid\n"),
     }
