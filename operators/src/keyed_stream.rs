@@ -40,6 +40,14 @@ impl<K: StreamKey, T> KeySelector<K, T> {
         }
     }
 
+    /// Writes the bytes of a record's key.
+    pub(crate) fn write(&self, value: &T, out: &mut Vec<u8>) {
+        match self {
+            Self::Owned(key) => key(value).borrow().write_key(out),
+            Self::Borrowed(key) => key(value).write_key(out),
+        }
+    }
+
     /// Takes note that the state of a record's key is needed.
     pub(crate) fn want(&self, value: &T, hash: u32, keyed: &mut KeyedState) {
         match self {

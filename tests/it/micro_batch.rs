@@ -88,6 +88,37 @@ fn in_update_mode_a_batch_gives_the_last_row_of_each_key() {
 }
 
 #[test]
+fn group_state_gets_all_rows_of_a_key_at_once() {
+    let calls = |trigger: Option<Trigger>| {
+        let (sink, collected) = Collect::new();
+        let pipeline = Pipeline::new("groups").parallelism(2).output_mode(OutputMode::Update);
+        let pipeline = if let Some(trigger) = trigger { pipeline.trigger(trigger) } else { pipeline };
+        let numbers = Generator::new(Some(1_000), |n| n).with_max_records_per_epoch(256);
+        let groups = pipeline.source("numbers", numbers).key_by(|n| n % 10);
+        let calls = groups.map_groups_with_state(
+            "calls",
+            GroupTimeout::None,
+            |key: &u64, rows: &mut Rows<'_, u64>, state: &mut GroupState<u64>| {
+                let rows: Vec<u64> = rows.collect();
+                let before = state.get_option().map_or(0, |count| *count);
+                state.update(before + rows.len() as u64)?;
+                Ok((*key, rows))
+            },
+        );
+        calls.sink("out", sink);
+        runtime(&Memory::new()).start(pipeline).unwrap().join().unwrap();
+        collected.snapshot()
+    };
+    let alone = calls(None);
+    assert_eq!(alone.len(), 1_000);
+    assert!(alone.iter().all(|(_, rows)| rows.len() == 1));
+    let of = |from: u64, to: u64, key: u64| (key, (from..to).filter(|n| n % 10 == key).collect::<Vec<_>>());
+    let cuts = [0, 256, 512, 768, 1_000];
+    let wanted: BTreeSet<_> = cuts.windows(2).flat_map(|cut| (0..10).map(move |key| of(cut[0], cut[1], key))).collect();
+    assert_eq!(once_each(&calls(Some(Trigger::AvailableNow))), wanted);
+}
+
+#[test]
 fn the_watermark_of_a_batch_is_that_of_the_batches_before() {
     let (sink, collected) = Collect::new();
     let pipeline = Pipeline::new("watermarks").parallelism(1).trigger(Trigger::AvailableNow);

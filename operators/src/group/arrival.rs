@@ -1,12 +1,12 @@
 //! How groups reach their key, and which rows of them come too late.
 
-use millstream_runtime::operator::{DropReason, Emitted, SideDecl};
+use millstream_runtime::operator::{Bunch, DropReason, Emitted, SideDecl};
 use millstream_runtime::record::Record;
 use millstream_runtime::state::key_group::StreamKey;
 use millstream_runtime::state::keyed::KeyedState;
 use millstream_runtime::time::Timestamp;
 
-use crate::group::rows::{Bunch, Group};
+use crate::group::rows::Group;
 use crate::keyed::{Late, ProcessContext};
 use crate::keyed_stream::{KeySelector, LateRecords};
 

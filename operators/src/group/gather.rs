@@ -4,12 +4,11 @@
 //! records ──► Gather ──► Group { rows of one key } ──► Engine
 //!               └─ the initial state, before anything else
 //! ```
-//! Every record is a group of its own here: what continuous mode wants. An adapter that keeps all rows of a key until a watermark or
-//! barrier takes its place without a change behind it.
+//! Where records pass as they come every record is a group of its own; in a micro-batch a group is all rows that a key has in it. The
+//! [`GroupBuffer`] knows which.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,13 +18,15 @@ use millstream_runtime::checkpoint::StateDecl;
 use millstream_runtime::error::BoxError;
 use millstream_runtime::graph::{OperatorVertex, Shape};
 use millstream_runtime::operator::{
-    AnyNode, Driver, Fired, FrameInput, Node, OpenContext, Operator, SideDecl, TaskControl, TaskError,
+    AnyNode, Bunch, Driver, Fired, FrameInput, GroupBuffer, Node, OpenContext, Operator, SideDecl, TaskControl,
+    TaskError,
 };
 use millstream_runtime::record::Record;
 use millstream_runtime::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
 use millstream_runtime::time::Timestamp;
 
-use crate::group::rows::{Bunch, Group};
+use crate::group::rows::Group;
+use crate::keyed_stream::KeySelector;
 
 type InitialRows<K, I> = Box<dyn Iterator<Item = (K, I)>>;
 
@@ -63,7 +64,7 @@ impl<K, I> Clone for Initial<K, I> {
 }
 
 /// See the module.
-struct Gather<K, T, I> {
+struct Gather<K: StreamKey, T, I> {
     /// Initial state that is to be read.
     unread: Option<Initial<K, I>>,
     /// Initial state that is being handed over, of all key groups.
@@ -71,16 +72,18 @@ struct Gather<K, T, I> {
     groups: Range<u16>,
     key_groups: KeyGroups,
     scratch: Vec<u8>,
-    record: PhantomData<fn(T)>,
+    selector: KeySelector<K, T>,
+    buffer: GroupBuffer<T>,
 }
 
 impl<K: StreamKey, T, I> Gather<K, T, I> {
-    fn new(open: &OpenContext, initial: Option<&Initial<K, I>>) -> Self {
+    fn new(open: &OpenContext, initial: Option<&Initial<K, I>>, selector: KeySelector<K, T>) -> Self {
         // In the first epoch of the operator only: the epoch that has it says so, see `KeyedState::mark_begun`.
         let begun = || open.keyed().has_begun() && !planted(Canary::InitialStateTwice);
         let unread = initial.filter(|_| !begun()).cloned();
         let (groups, key_groups) = (open.groups.clone(), open.key_groups);
-        Self { unread, initial: None, groups, key_groups, scratch: Vec::new(), record: PhantomData }
+        let buffer = GroupBuffer::of(open);
+        Self { unread, initial: None, groups, key_groups, scratch: Vec::new(), selector, buffer }
     }
 
     /// The next key of this subtask that has an initial state.
@@ -107,38 +110,50 @@ impl<K: StreamKey, T: 'static, I: 'static> Operator for Gather<K, T, I> {
         if let Some(initial) = self.next_initial() {
             return Ok(Some(initial));
         }
-        // Rows have times of their own, a group has none.
-        let group = |record: Record<T>| {
-            let hash = record.hash;
-            Record { value: Group::Rows(Bunch::one(record)), time: Timestamp::MIN, hash }
-        };
-        Ok(input.pop().map(group))
+        let Self { selector, buffer, .. } = self;
+        while let Some(record) = input.pop() {
+            if let Some(rows) = buffer.take(record, |value, key| selector.write(value, key)) {
+                return Ok(Some(group(rows)));
+            }
+        }
+        Ok(None)
     }
 
     fn on_mark(&mut self, _mark: Mark) -> Result<(), BoxError> {
-        // An epoch without a record has the initial state too.
+        // An epoch without a record has the initial state too; and of a micro-batch nothing more comes in front of the mark.
         Ok(())
     }
 
     fn fire(&mut self) -> Result<Fired<Group<K, T, I>>, BoxError> {
-        Ok(self.next_initial().map_or(Fired::Done, Fired::Record))
+        let next = self.next_initial().or_else(|| self.buffer.pop().map(group));
+        Ok(next.map_or(Fired::Done, Fired::Record))
     }
+}
+
+/// Rows have times of their own, a group has none.
+fn group<K, T, I>(rows: Bunch<T>) -> Record<Group<K, T, I>> {
+    let hash = rows.first.hash;
+    Record { value: Group::Rows(rows), time: Timestamp::MIN, hash }
 }
 
 /// The vertex of an operator on groups, with what gathers them in front.
-pub(super) struct Gathered<K, T, I> {
+pub(super) struct Gathered<K: StreamKey, T, I> {
     inner: Arc<dyn OperatorVertex>,
     initial: Option<Initial<K, I>>,
-    record: PhantomData<fn(T)>,
+    selector: KeySelector<K, T>,
 }
 
-impl<K, T, I> Gathered<K, T, I> {
-    pub(super) const fn new(inner: Arc<dyn OperatorVertex>, initial: Option<Initial<K, I>>) -> Self {
-        Self { inner, initial, record: PhantomData }
+impl<K: StreamKey, T, I> Gathered<K, T, I> {
+    pub(super) const fn new(
+        inner: Arc<dyn OperatorVertex>,
+        initial: Option<Initial<K, I>>,
+        selector: KeySelector<K, T>,
+    ) -> Self {
+        Self { inner, initial, selector }
     }
 }
 
-impl<K, T, I> fmt::Debug for Gathered<K, T, I> {
+impl<K: StreamKey, T, I> fmt::Debug for Gathered<K, T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gathered").field("inner", &self.inner.label()).finish_non_exhaustive()
     }
@@ -172,7 +187,7 @@ impl<K: StreamKey, T: 'static, I: 'static> OperatorVertex for Gathered<K, T, I> 
     fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {
         let mismatch = |_| TaskError::Build { operator: open.name.clone() };
         let inner = self.inner.build(open, next)?.downcast::<Box<dyn Node<Group<K, T, I>>>>().map_err(mismatch)?;
-        let gather = Gather::new(open, self.initial.as_ref());
+        let gather = Gather::new(open, self.initial.as_ref(), self.selector.clone());
         let node: Box<dyn Node<T>> = Box::new(Driver::new(open.name.clone(), gather, *inner));
         Ok(Box::new(node))
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::vec;
 
-use millstream_runtime::operator::Emitted;
+use millstream_runtime::operator::{Bunch, Emitted};
 use millstream_runtime::record::Record;
 use millstream_runtime::time::Timestamp;
 
@@ -17,22 +17,6 @@ pub(crate) enum Group<K, T, I> {
     Rows(Bunch<T>),
     /// The key's initial state.
     Initial(K, I),
-}
-
-/// One or more rows of one key, each with its time. One alone takes no memory of its own.
-pub(crate) struct Bunch<T> {
-    pub(crate) first: Record<T>,
-    pub(crate) rest: Vec<Record<T>>,
-}
-
-impl<T> Bunch<T> {
-    pub(crate) const fn one(record: Record<T>) -> Self {
-        Self { first: record, rest: Vec::new() }
-    }
-
-    pub(super) fn into_records(self) -> impl Iterator<Item = Record<T>> {
-        std::iter::once(self.first).chain(self.rest)
-    }
 }
 
 /// The rows of a call: an iterator. Empty in the call of a timeout, and in that of an initial state.

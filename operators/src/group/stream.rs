@@ -190,11 +190,12 @@ impl<K: StreamKey, T: Send + 'static, S: StateValue> WithInitialState<K, T, S> {
             let error: BoxError = GroupError::DuplicateInitial { row }.into();
             return stream.broken(engine::mistake(name, at, &error));
         }
-        let arrival = Arrival { selector, late, by_event_time: timeout == GroupTimeout::EventTime };
+        let arrival = Arrival { selector: selector.clone(), late, by_event_time: timeout == GroupTimeout::EventTime };
         let logic = GroupLogic { arrival, timeout, timed: stream.is_timed(), shape, function };
         match engine::operator(label, logic) {
             Ok(inner) => {
-                let kind = VertexKind::Operator(Arc::new(Gathered::<K, T, S>::new(inner, initial.unless_empty())));
+                let gathered = Gathered::<K, T, S>::new(inner, initial.unless_empty(), selector);
+                let kind = VertexKind::Operator(Arc::new(gathered));
                 stream.then_by(Some(name), kind, at, Some(wire))
             }
             Err(error) => stream.broken(engine::mistake(name, at, &error)),

@@ -118,11 +118,12 @@ impl<K: StreamKey, T: Send + 'static, I: Send + 'static> WithInitialState<K, T, 
         if fails {
             return stream.broken(engine::mistake(name, at, &GroupError::NotSkippable.into()));
         }
-        let arrival = Arrival { selector, late, by_event_time: time_mode == TimeMode::EventTime };
+        let arrival = Arrival { selector: selector.clone(), late, by_event_time: time_mode == TimeMode::EventTime };
         let logic = Transform { processor, arrival, mode, time_mode, row_time, on_initial };
         match engine::operator("transform_with_state", logic) {
             Ok(inner) => {
-                let kind = VertexKind::Operator(Arc::new(Gathered::<K, T, I>::new(inner, initial.unless_empty())));
+                let gathered = Gathered::<K, T, I>::new(inner, initial.unless_empty(), selector);
+                let kind = VertexKind::Operator(Arc::new(gathered));
                 stream.then_by(Some(name), kind, at, Some(wire))
             }
             Err(error) => stream.broken(engine::mistake(name, at, &error)),
