@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             },
         )
-        .sink("means", sink);
+        .sink("out", sink);
     Runtime::builder().build()?.start(pipeline)?.join()?;
 
     let means: Vec<(String, f64)> = means.take();

@@ -81,7 +81,7 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             },
         )
-        .sink("sessions", sink);
+        .sink("out", sink);
     Runtime::builder().build()?.start(pipeline)?.join()?;
 
     // Sessions that are open when the input ends are ended by that.
