@@ -17,7 +17,7 @@ Exit codes: 0 passed, 1 internal or I/O error, 2 usage, 3 an objective (--slo) i
 reordered, wrong answer), 130 interrupted. Wrong results win over invalid, invalid over objectives.
 
 Not built yet: sweep, curve, compare, plot, report, peers, --slo-for, --abort-on-slo, run directories with .hlog files, pinning, other targets than the \
-embedded pipeline, micro-batch mode.";
+embedded pipeline.";
 
 /// Measures pipelines from outside, in open loop: latency counts from when a record was due, whatever the pipeline does.
 #[derive(Debug, Parser)]
@@ -128,12 +128,12 @@ pub(crate) struct Common {
     /// Subtasks of each task, and workers. Default: one less than there are cores, which is left to the tester.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=960))]
     pub(crate) parallelism: Option<u16>,
-    /// Time between barriers, or `off`.
+    /// Time between barriers, in micro-batch mode between the beginnings of batches; or `off`.
     #[arg(long, default_value = "100ms", value_parser = epoch_interval)]
     pub(crate) epoch_interval: Interval,
-    /// How records are driven. Only `continuous` is built.
-    #[arg(long, default_value = "continuous", value_parser = mode)]
-    pub(crate) mode: String,
+    /// How records are driven.
+    #[arg(long, value_enum, default_value_t = Mode::Continuous)]
+    pub(crate) mode: Mode,
     /// How a subtask waits when it has nothing to do.
     #[arg(long, value_enum, default_value_t = Policy::Adaptive)]
     pub(crate) latency_policy: Policy,
@@ -161,6 +161,23 @@ pub(crate) enum Backend {
     /// RocksDB in a temporary directory.
     #[cfg(feature = "rocksdb")]
     Rocksdb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Each passes as it comes.
+    Continuous,
+    /// They wait until the next micro-batch begins.
+    MicroBatch,
+}
+
+impl Mode {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Continuous => "continuous",
+            Self::MicroBatch => "micro-batch",
+        }
+    }
 }
 
 impl Backend {
@@ -205,14 +222,6 @@ fn epoch_interval(text: &str) -> Result<Interval, String> {
     }
 }
 
-fn mode(text: &str) -> Result<String, String> {
-    match text {
-        "continuous" => Ok(text.to_owned()),
-        "micro-batch" => Err("the runtime has no micro-batch mode yet; take continuous".to_owned()),
-        _ => Err("there is only the mode continuous".to_owned()),
-    }
-}
-
 impl Common {
     /// The plan at a rate, over a time.
     ///
@@ -221,6 +230,9 @@ impl Common {
     pub(crate) fn plan(&self, rate: f64, schedule: &str, duration: Duration) -> Result<Plan, String> {
         if duration.is_zero() || self.warmup_max < self.warmup_min {
             return Err("a run must take some time, and --warmup-max must not be below --warmup-min".to_owned());
+        }
+        if self.mode == Mode::MicroBatch && self.epoch_interval.0.is_none() {
+            return Err("a micro-batch is an epoch: give --epoch-interval a time".to_owned());
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let left = u16::try_from(cores.saturating_sub(1).max(1)).unwrap_or(960).min(960);
@@ -244,6 +256,7 @@ impl Common {
             drain: self.drain,
             parallelism: self.parallelism.unwrap_or(left),
             epoch_interval: self.epoch_interval.0,
+            mode: self.mode,
             latency_policy,
             policy_name: policy_name.to_owned(),
             backend: self.backend,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use millstream::prelude::*;
 use millstream::runtime::config::LatencyPolicy;
 
-use crate::args::Backend;
+use crate::args::{Backend, Mode};
 use crate::check::Tally;
 use crate::clock::{Stopwatch, nanos};
 use crate::hiccup::HiccupMeter;
@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) parallelism: u16,
     /// Nothing: no epoch closes while records flow.
     pub(crate) epoch_interval: Option<Duration>,
+    /// In micro-batches there are epochs.
+    pub(crate) mode: Mode,
     pub(crate) latency_policy: LatencyPolicy,
     pub(crate) policy_name: String,
     pub(crate) backend: Backend,
@@ -133,6 +135,10 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
         .parallelism(plan.parallelism)
         // Epochs that never come: longer than any run.
         .epoch_interval(plan.epoch_interval.unwrap_or(Duration::from_secs(365 * 86_400)));
+    let pipeline = match (plan.mode, plan.epoch_interval) {
+        (Mode::MicroBatch, Some(interval)) => pipeline.trigger(Trigger::ProcessingTime(interval)),
+        _ => pipeline,
+    };
     let source = pipeline.source("load", LoadSource(senders.clone()));
     plan.workload.build(source, Processed(processed.clone()), visible.clone().map(Visible));
     let builder = Runtime::builder().workers(usize::from(plan.parallelism)).latency_policy(plan.latency_policy);
@@ -286,7 +292,7 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool, progress: &mut Progress
         },
         pipeline: PipelineOf {
             parallelism: plan.parallelism,
-            mode: "continuous".to_owned(),
+            mode: plan.mode.name().to_owned(),
             epoch_interval_ms: plan.epoch_interval.map(|interval| interval.as_secs_f64() * 1e3),
             latency_policy: plan.policy_name.clone(),
             state_backend: plan.backend.name().to_owned(),

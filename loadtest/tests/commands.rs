@@ -53,6 +53,15 @@ fn every_workload_puts_out_what_went_in() {
 }
 
 #[test]
+fn in_micro_batches_all_that_went_in_comes_out_too() {
+    let result = short_run("keyed-count --rate 1k/s --duration 300ms --mode micro-batch --epoch-interval 20ms");
+    assert_eq!(result["pipeline"]["mode"], "micro-batch");
+    let counts = &result["counts"];
+    assert_eq!((&counts["completed"], &counts["lost"]), (&counts["sent"], &Value::from(0)));
+    assert_ne!((&counts["sent"], &result["epochs"]["committed"]), (&Value::from(0), &Value::from(0)));
+}
+
+#[test]
 fn without_epochs_nothing_is_durable_or_visible() {
     let result = short_run("keyed-count --rate 1k/s --duration 200ms --epoch-interval off");
     let latency = &result["latency_ns"];
@@ -73,7 +82,8 @@ fn refuses_what_it_cannot_do_and_says_what_to_do() {
         ("", "Usage"),
         ("run", "<WORKLOAD>"),
         ("run nexmark-q5", "keyed-count"),
-        ("run keyed-count --mode micro-batch", "no micro-batch mode yet"),
+        ("run keyed-count --mode micro-batch --epoch-interval off", "a micro-batch is an epoch"),
+        ("run keyed-count --mode sometimes", "continuous, micro-batch"),
         ("run keyed-count --rate fast", "100k/s"),
         ("run keyed-count --schedule ramp:1k", "ramp:FROM..TO"),
         ("run keyed-count --epoch-interval 1us", "1ms or more"),
