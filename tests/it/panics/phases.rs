@@ -7,20 +7,13 @@ use std::time::Duration;
 use millstream::prelude::*;
 
 use super::pipeline::{Numbers, Outside, WRITTEN, describe};
-use super::{ALONE, NUMBERS, threads, trap};
+use super::{ALONE, NUMBERS, threads, trap, until};
 
 /// No epoch is closed before the last one.
 const NO_EPOCH: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(60);
 /// Numbers that are there before the job is told to end.
 const HALF: u64 = NUMBERS / 2;
-
-/// Looks until it is so; a watchdog of the test runner ends it if it never is.
-fn until(what: impl Fn() -> bool) {
-    while !what() {
-        std::thread::yield_now();
-    }
-}
 
 /// Starts a job and waits until it has worked on half of the numbers, all of them in the epoch that is open. Their timers have fired, but
 /// for the last one's.
