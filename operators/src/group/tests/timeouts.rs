@@ -226,7 +226,7 @@ fn a_timeout_by_processing_time_fires_without_rows_soon_behind_its_time_and_neve
     let outside = Outside::default();
     let pipeline = || {
         let pipeline = Pipeline::new("soon").parallelism(1);
-        let source = SimSource { lengths: vec![400], seed: 3, first_split: 0 };
+        let source = SimSource { lengths: vec![6_000], seed: 3, first_split: 0 };
         let sink = SimSink { outside: outside.clone(), seed: 0, faults: 0.0 };
         let waited = pipeline.source("in", source).key_by(|numbered| numbered.seq).flat_map_groups_with_state(
             "waited",
@@ -249,6 +249,6 @@ fn a_timeout_by_processing_time_fires_without_rows_soon_behind_its_time_and_neve
     };
     simulate(&SimConfig::calm(1), &pipeline).unwrap();
     let waited = numbers(&outside);
-    assert!(waited.len() > 50, "{} of 400 timed out before the input ended", waited.len());
+    assert!(waited.len() > 50, "{} of 6,000 timed out before the input ended", waited.len());
     assert!(waited.iter().all(|waited| (3..=6).contains(waited)), "{waited:?}");
 }

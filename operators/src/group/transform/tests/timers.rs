@@ -192,7 +192,7 @@ fn timers_of_the_processing_time_fire_without_rows() {
     let outside = Outside::default();
     let pipeline = || {
         let pipeline = Pipeline::new("later").parallelism(1);
-        let source = SimSource { lengths: vec![400], seed: 3, first_split: 0 };
+        let source = SimSource { lengths: vec![6_000], seed: 3, first_split: 0 };
         let sink = SimSink { outside: outside.clone(), seed: 0, faults: 0.0 };
         let rows = pipeline.source("in", source).map(|numbered| numbered.seq).key_by(|seq| *seq);
         rows.transform_with_state("later", OutputMode::Append, TimeMode::ProcessingTime, Later).sink("out", sink);
@@ -200,6 +200,6 @@ fn timers_of_the_processing_time_fire_without_rows() {
     };
     simulate(&SimConfig::calm(1), &pipeline).unwrap();
     let waited = numbers(&outside);
-    assert!(waited.len() > 50, "{} of 400 fired before the input ended", waited.len());
+    assert!(waited.len() > 50, "{} of 6,000 fired before the input ended", waited.len());
     assert!(waited.iter().all(|waited| (3..=6).contains(waited)), "{waited:?}");
 }
