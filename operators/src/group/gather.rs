@@ -7,25 +7,21 @@
 //! Where records pass as they come every record is a group of its own; in a micro-batch a group is all rows that a key has in it. The
 //! [`GroupBuffer`] knows which.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use millstream_runtime::canary::{Canary, planted};
 use millstream_runtime::channel::Mark;
-use millstream_runtime::checkpoint::StateDecl;
 use millstream_runtime::error::BoxError;
-use millstream_runtime::graph::{OperatorVertex, Shape};
-use millstream_runtime::operator::{
-    AnyNode, Bunch, Driver, Fired, FrameInput, GroupBuffer, Node, OpenContext, Operator, SideDecl, TaskControl,
-    TaskError,
-};
+use millstream_runtime::graph::OperatorVertex;
+use millstream_runtime::operator::{AnyNode, Bunch, Fired, FrameInput, GroupBuffer, OpenContext, Operator};
 use millstream_runtime::record::Record;
 use millstream_runtime::state::key_group::{KeyGroups, StreamKey, StreamKeyRef};
 use millstream_runtime::time::Timestamp;
 
 use crate::group::rows::Group;
+use crate::keyed::around::{Around, in_front};
 use crate::keyed_stream::KeySelector;
 
 type InitialRows<K, I> = Box<dyn Iterator<Item = (K, I)>>;
@@ -137,58 +133,13 @@ fn group<K, T, I>(rows: Bunch<T>) -> Record<Group<K, T, I>> {
 }
 
 /// The vertex of an operator on groups, with what gathers them in front.
-pub(super) struct Gathered<K: StreamKey, T, I> {
+pub(super) fn gathered<K: StreamKey, T: 'static, I: 'static>(
     inner: Arc<dyn OperatorVertex>,
     initial: Option<Initial<K, I>>,
     selector: KeySelector<K, T>,
-}
-
-impl<K: StreamKey, T, I> Gathered<K, T, I> {
-    pub(super) const fn new(
-        inner: Arc<dyn OperatorVertex>,
-        initial: Option<Initial<K, I>>,
-        selector: KeySelector<K, T>,
-    ) -> Self {
-        Self { inner, initial, selector }
-    }
-}
-
-impl<K: StreamKey, T, I> fmt::Debug for Gathered<K, T, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gathered").field("inner", &self.inner.label()).finish_non_exhaustive()
-    }
-}
-
-impl<K: StreamKey, T: 'static, I: 'static> OperatorVertex for Gathered<K, T, I> {
-    fn label(&self) -> &str {
-        self.inner.label()
-    }
-
-    fn states(&self) -> Vec<StateDecl> {
-        self.inner.states()
-    }
-
-    fn is_stateful(&self) -> bool {
-        self.inner.is_stateful()
-    }
-
-    fn shape(&self) -> Shape {
-        self.inner.shape()
-    }
-
-    fn sides(&self) -> Vec<SideDecl> {
-        self.inner.sides()
-    }
-
-    fn split(&self, main: AnyNode, sides: BTreeMap<u16, AnyNode>, at: (&str, &TaskControl)) -> Option<AnyNode> {
-        self.inner.split(main, sides, at)
-    }
-
-    fn build(&self, open: &OpenContext, next: AnyNode) -> Result<AnyNode, TaskError> {
-        let mismatch = |_| TaskError::Build { operator: open.name.clone() };
-        let inner = self.inner.build(open, next)?.downcast::<Box<dyn Node<Group<K, T, I>>>>().map_err(mismatch)?;
-        let gather = Gather::new(open, self.initial.as_ref(), self.selector.clone());
-        let node: Box<dyn Node<T>> = Box::new(Driver::new(open.name.clone(), gather, *inner));
-        Ok(Box::new(node))
-    }
+) -> impl OperatorVertex + use<K, T, I> {
+    Around::new(inner, move |inner: &dyn OperatorVertex, open: &OpenContext, next: AnyNode| {
+        let gather = Gather::new(open, initial.as_ref(), selector.clone());
+        in_front(open, gather, inner.build(open, next)?)
+    })
 }

@@ -13,7 +13,7 @@ use millstream_runtime::state::key_group::StreamKey;
 
 use crate::group::arrival::Arrival;
 use crate::group::error::GroupError;
-use crate::group::gather::{Gathered, Initial};
+use crate::group::gather::{Initial, gathered};
 use crate::group::logic::{GroupFn, GroupLogic};
 use crate::group::rows::{GroupOut, Rows};
 use crate::group::state::{GroupState, GroupTimeout};
@@ -194,7 +194,7 @@ impl<K: StreamKey, T: Send + 'static, S: StateValue> WithInitialState<K, T, S> {
         let logic = GroupLogic { arrival, timeout, timed: stream.is_timed(), shape, function };
         match engine::operator(label, logic) {
             Ok(inner) => {
-                let gathered = Gathered::<K, T, S>::new(inner, initial.unless_empty(), selector);
+                let gathered = gathered(inner, initial.unless_empty(), selector);
                 let kind = VertexKind::Operator(Arc::new(gathered));
                 stream.then_by(Some(name), kind, at, Some(wire))
             }

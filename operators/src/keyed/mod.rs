@@ -1,6 +1,7 @@
 //! Operators that keep state per key.
 
 mod aggregate;
+pub(crate) mod around;
 mod co_process;
 pub(crate) mod coalesced;
 mod context;

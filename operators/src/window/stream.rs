@@ -11,7 +11,7 @@ use millstream_runtime::state::key_group::{StreamKey, StreamKeyRef};
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Aggregate;
-use crate::keyed::coalesced::{Coalesced, RowKey};
+use crate::keyed::coalesced::{RowKey, coalesced};
 use crate::keyed::engine;
 use crate::keyed_stream::{KeyedStream, LateRecords};
 use crate::stateless::Chain;
@@ -182,7 +182,7 @@ impl<K: StreamKey, T: Send + 'static, A: WindowAssigner<T>> WindowedStream<K, T,
         let replaces = settings.trigger.is_none() && assigner.trigger().is_none();
         let logic = WindowAggregation::new(selector, (assigner, aggregate), settings, make);
         let vertex = engine::operator("window", logic).map(|vertex| -> Arc<dyn OperatorVertex> {
-            if replaces { Arc::new(Coalesced::new(vertex, key)) } else { vertex }
+            if replaces { Arc::new(coalesced(vertex, key)) } else { vertex }
         });
         match vertex.map(VertexKind::Operator) {
             Ok(kind) => stream.then_by(Some(name), kind, at, Some(wire)),

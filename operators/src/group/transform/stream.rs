@@ -11,7 +11,7 @@ use millstream_runtime::time::Timestamp;
 
 use crate::group::arrival::Arrival;
 use crate::group::error::GroupError;
-use crate::group::gather::Gathered;
+use crate::group::gather::gathered;
 use crate::group::stream::WithInitialState;
 use crate::group::transform::handle::{RowTime, TimeMode};
 use crate::group::transform::logic::{OnInitial, Transform};
@@ -122,7 +122,7 @@ impl<K: StreamKey, T: Send + 'static, I: Send + 'static> WithInitialState<K, T, 
         let logic = Transform { processor, arrival, mode, time_mode, row_time, on_initial };
         match engine::operator("transform_with_state", logic) {
             Ok(inner) => {
-                let gathered = Gathered::<K, T, I>::new(inner, initial.unless_empty(), selector);
+                let gathered = gathered(inner, initial.unless_empty(), selector);
                 let kind = VertexKind::Operator(Arc::new(gathered));
                 stream.then_by(Some(name), kind, at, Some(wire))
             }
