@@ -26,6 +26,9 @@ use crate::time::{Clock, Timestamp};
 mod hosting;
 mod trouble;
 
+/// Longest time that passes before a reader that had nothing is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Who can be picked for a step.
 #[derive(Clone, Copy, Debug)]
 enum Actor {
@@ -339,7 +342,10 @@ impl<'a> Life<'a> {
 
     fn pass_time(&mut self) -> Result<(), Halt> {
         if let Some(next) = self.next_time() {
-            self.world.clock.set(next);
+            // A reader that had nothing is asked again before hours have passed: a batch that is done again may wait for it.
+            let asked =
+                self.readers.iter().any(|reader| reader.idle).then(|| self.world.clock.now().saturating_add(ASK_AGAIN));
+            self.world.clock.set(asked.map_or(next, |asked| next.min(asked)));
         }
         let now = self.world.clock.now();
         if self.timers.first().is_some_and(|at| *at <= now) {
