@@ -23,6 +23,9 @@ use crate::source::backlog::{Backlog, Item};
 use crate::source::{Fetched, Idleness, SplitStart};
 use crate::time::Timestamp;
 
+/// How long records wait for memory before another epoch is asked for, which may free some.
+const STOPPED: Duration = Duration::from_millis(10);
+
 #[derive(Debug)]
 struct Split {
     id: SplitId,
@@ -47,6 +50,8 @@ pub struct SourceHead<T> {
     finite: bool,
     /// Timers have fired in front of the barrier that is due.
     timed: bool,
+    /// When an epoch is wanted next although no records pass.
+    close_at: Timestamp,
     /// Records of the batch in work that are not in the chain yet, and where it ends.
     batch: Vec<Record<T>>,
     /// When the reader gave them.
@@ -100,6 +105,7 @@ impl<T> SourceHead<T> {
             going: None,
             finite: false,
             timed: false,
+            close_at: Timestamp::MIN,
             batch: Vec::new(),
             taken: Timestamp::MIN,
             batch_end: None,
@@ -272,8 +278,13 @@ impl<T> SourceHead<T> {
     fn fill(&mut self, context: &mut TaskContext) -> Result<bool, TaskError> {
         let stopped = self.is_stopped();
         if stopped && !self.source.is_held() {
-            // Nobody rings when there is memory again, also not for what is here already.
+            // Nobody rings when there is memory again, also not for what is here already. It may take commits until there is: a fold
+            // begins behind one and is noted by another, and without records nobody else asks for an epoch between micro-batches.
             context.look_again();
+            if context.turn_time() >= self.close_at {
+                self.close_at = context.turn_time().saturating_add(STOPPED);
+                context.close_epoch();
+            }
         }
         if self.last || stopped || !self.backlog.has_room() {
             return Ok(false);

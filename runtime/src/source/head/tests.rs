@@ -9,8 +9,9 @@ use crate::channel::{Bell, QueueSender, queue};
 use crate::checkpoint::Barrier;
 use crate::error::BoxError;
 use crate::id::{Attempt, Epoch, ExecutionMode, SubtaskId};
-use crate::operator::Splits;
+use crate::operator::{BatchTime, Splits, TaskClock};
 use crate::source::{Batch, Fetch, Fetcher, Fetching, IdleWatch, Polled as Answer, Reader, Source, idleness};
+use crate::state::MemoryBudget;
 use crate::time::{Clock, SharedClock};
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,10 @@ struct Bench {
 
 /// A head over so many splits, of which those named have ended before.
 fn bench(splits: usize, ended: &[usize], limits: &[Duration]) -> Bench {
+    bench_of(splits, ended, limits, SourceControl::default())
+}
+
+fn bench_of(splits: usize, ended: &[usize], limits: &[Duration], source: SourceControl) -> Bench {
     let starts = (0..splits).map(|split| SplitStart {
         split: SplitId::new(split.to_string()),
         from: Some(Position::from_u64(0)),
@@ -80,7 +85,7 @@ fn bench(splits: usize, ended: &[usize], limits: &[Duration]) -> Bench {
     let clock = Hand::default();
     let shared: SharedClock = Arc::new(clock.clone());
     let (watch, idleness) = idleness(Arc::clone(&shared), splits, limits);
-    let (passed, source) = (Passed::default(), SourceControl::default());
+    let passed = Passed::default();
     let name = ("in".to_owned(), OperatorId::default());
     let chain = Box::new(Chain(Rc::clone(&passed)));
     let head = SourceHead::new(name, (starts, idleness), fetched, chain, TaskControl::default(), source.clone());
@@ -90,14 +95,19 @@ fn bench(splits: usize, ended: &[usize], limits: &[Duration]) -> Bench {
 }
 
 impl Bench {
+    fn in_micro_batches(self) -> Self {
+        let clock = TaskClock::new(Arc::new(self.clock.clone()), BatchTime::default());
+        Self { context: self.context.running(ExecutionMode::MicroBatch, Arc::new(clock)), ..self }
+    }
+
     fn turns(&mut self) -> Vec<String> {
         while self.head.poll(&mut self.context).unwrap() == Polled::Worked {}
         self.passed.borrow_mut().drain(..).collect()
     }
 
     fn barrier(&mut self, ends: Ends) -> Vec<String> {
-        let barrier =
-            Barrier { epoch: self.context.epoch(), next_mode: ExecutionMode::Continuous, last: false, had_data: false };
+        let (epoch, next_mode) = (self.context.epoch(), self.context.mode());
+        let barrier = Barrier { epoch, next_mode, last: false, had_data: false };
         self.source.command(SourceCommand::Barrier { barrier, ends });
         self.turns()
     }
@@ -279,4 +289,32 @@ fn a_place_that_moves_without_a_record_is_saved() {
     assert_eq!(bench.turns(), [] as [&str; 0]);
     bench.barrier(Ends::Epoch);
     assert_eq!(bench.saved(), [("0".to_owned(), vec![])]);
+}
+
+#[test]
+fn micro_batches_that_wait_for_memory_ask_for_epochs_which_may_free_some() {
+    let memory = MemoryBudget::new(0);
+    let mut taken = memory.join();
+    taken.report(1, 0);
+    let mut bench = bench_of(1, &[], &[], SourceControl::within(memory, 10)).in_micro_batches();
+    let asked = |bench: &mut Bench| {
+        bench.turns();
+        let effects = bench.context.take_effects().into_iter();
+        effects.filter(|effect| matches!(effect, Effect::CloseEpoch(_))).count()
+    };
+    bench.batch(0, &[1], false);
+    assert_eq!(asked(&mut bench), 1);
+    bench.clock.pass(1_000);
+    bench.context.tick();
+    assert_eq!(asked(&mut bench), 0, "once for an epoch");
+    bench.barrier(Ends::Epoch);
+    assert_eq!(asked(&mut bench), 0, "for the next one not at once");
+    bench.clock.pass(10);
+    bench.context.tick();
+    assert_eq!(asked(&mut bench), 1);
+    taken.report(0, 0);
+    bench.barrier(Ends::Epoch);
+    bench.clock.pass(1_000);
+    bench.context.tick();
+    assert_eq!(asked(&mut bench), 0, "records pass again");
 }
