@@ -236,6 +236,8 @@ impl JobActor {
     }
 
     fn publish(&mut self, attempt: Attempt, mut committed: Committed) {
+        // Who sees the rows, or is answered, finds the epoch in the status.
+        self.show();
         let epoch = committed.epoch;
         for (operator, outlet) in self.crew.deliveries.iter_mut().flatten() {
             // Without rows too: the sink is that far all the same.
@@ -251,8 +253,6 @@ impl JobActor {
         {
             self.crew.acks.send(Acknowledged { operators: hosted.operators.clone(), positions });
         }
-        // Who is answered finds it in the status.
-        self.show();
         self.checkpoints.committed(epoch);
         if let Err(crashed) = self.faults.pass(CrashPoint::PublishAfter) {
             self.crashed(crashed);
