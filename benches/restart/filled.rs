@@ -18,35 +18,25 @@ const NOW_AND_THEN: Duration = Duration::from_millis(5);
 
 /// What a store holds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Shape {
-    /// One value per key in the rows, and a log of other keys.
-    Values { keys: u64, value_bytes: u64, log_bytes: u64 },
-    /// A value and a timer per key, all in the rows.
-    Timers { timers: u64 },
+pub(crate) struct Shape {
+    /// Keys whose value lies in the rows only.
+    pub(crate) keys: u64,
+    pub(crate) value_bytes: u64,
+    /// The first so many of them have a timer each, which lies in the rows too.
+    pub(crate) timers: u64,
+    /// Bytes of the log, which holds other keys than the rows.
+    pub(crate) log_bytes: u64,
 }
 
 impl Shape {
-    /// Keys whose value lies in the rows only.
-    pub(crate) fn keys(self) -> u64 {
-        match self {
-            Self::Values { keys, .. } => keys,
-            Self::Timers { timers } => timers,
-        }
-    }
-
     /// Keys whose value lies in the log only; they come behind those of the rows.
     fn logged(self) -> u64 {
-        match self {
-            Self::Values { value_bytes, log_bytes, .. } => log_bytes / (value_bytes + ENTRY_BYTES),
-            Self::Timers { .. } => 0,
-        }
+        self.log_bytes / (self.value_bytes + ENTRY_BYTES)
     }
 
     fn name(self) -> String {
-        match self {
-            Self::Values { keys, value_bytes, log_bytes } => format!("values-{keys}x{value_bytes}-log-{log_bytes}"),
-            Self::Timers { timers } => format!("timers-{timers}"),
-        }
+        let Self { keys, value_bytes, timers, log_bytes } = self;
+        format!("keys-{keys}x{value_bytes}-timers-{timers}-log-{log_bytes}")
     }
 }
 
@@ -103,15 +93,16 @@ fn copy_into(from: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// Fills a store through the pipeline: first the rows, folded as they come, then the log, which is not.
 fn fill(directory: &Path, shape: Shape) -> anyhow::Result<()> {
-    let keys = shape.keys();
-    if keys == 0 {
+    let (keys, all) = (shape.keys, shape.keys + shape.logged());
+    if all == 0 {
         return Ok(());
     }
     let waited = Stopwatch::start();
     let bench = Bench::new(shape);
-    let at_once = LogLimits { fold_bytes: 64 << 20, fold_epochs: 50, ..LogLimits::default() };
     bench.feed(0..keys);
-    let (_runtime, job) = bench.start(directory, at_once)?;
+    let (_runtime, job) = bench.start(directory, |builder| {
+        builder.log_limits(LogLimits { fold_bytes: 64 << 20, fold_epochs: 50, ..LogLimits::default() })
+    })?;
     let mut told = 0;
     bench.wait_for("filling", NOW_AND_THEN, |seen| {
         let tenth = if keys < 1_000_000 { 0 } else { seen.records * 10 / keys };
@@ -140,16 +131,21 @@ fn fill(directory: &Path, shape: Shape) -> anyhow::Result<()> {
         std::thread::sleep(NOW_AND_THEN);
     }
     bench.stop(&job)?;
+    let folded = job.state().folded_through;
     drop(_runtime);
     if shape.logged() > 0 {
-        let never = LogLimits { fold_bytes: u64::MAX, fold_epochs: u64::MAX, ..LogLimits::default() };
-        bench.feed(keys..keys + shape.logged());
-        let (_runtime, job) = bench.start(directory, never)?;
-        bench.wait_for("filling the log", NOW_AND_THEN, |seen| seen.records >= keys + shape.logged())?;
+        bench.feed(keys..all);
+        // Nothing asks for a fold: there is room for all of it, in the tables too.
+        let (_runtime, job) = bench.start(directory, |builder| {
+            let never = LogLimits { fold_bytes: u64::MAX, fold_epochs: u64::MAX, ..LogLimits::default() };
+            builder.log_limits(never).max_unfolded_bytes(u64::MAX).state_memory(shape.log_bytes.saturating_mul(16))
+        })?;
+        bench.wait_for("filling the log", NOW_AND_THEN, |seen| seen.records >= all)?;
         bench.stop(&job)?;
+        let now = job.state().folded_through;
+        ensure!(now == folded, "a part of the log was folded: through {now}, not {folded} any more");
     }
     let seconds = waited.elapsed().as_secs_f64();
-    let all = keys + shape.logged();
     println!("filled {} in {seconds:.1} s: {:.0} keys/s", shape.name(), all as f64 / seconds);
     Ok(())
 }

@@ -10,12 +10,12 @@
 //! ```
 //! | variable | default | what |
 //! |---|---|---|
-//! | `MILLSTREAM_CASES` | `empty,small,rows,log,timers` | which cases are measured; `empty` always is |
-//! | `MILLSTREAM_STATE_MB` | 1000 | size of `rows`: bytes of values, without keys |
-//! | `MILLSTREAM_LOG_MB` | 250 | bytes of the log of `log` that are not folded, on rows of 1 MB; folds begin at 256 MiB by default |
-//! | `MILLSTREAM_TIMERS` | 1000000 | timers of `timers`, one per key, a millisecond apart; the probes let 10,000 of them come due |
+//! | `MILLSTREAM_CASES` | `empty,small,rows,log,timers,all` | which cases are measured; `empty` always is |
+//! | `MILLSTREAM_STATE_MB` | 1000 | size of `rows` and `all`: bytes of values, without keys |
+//! | `MILLSTREAM_LOG_MB` | a quarter of the memory: its bound | bytes of the log of `log` and `all` that are not folded |
+//! | `MILLSTREAM_TIMERS` | 1000000 | timers of `timers` and `all`, one per key, a millisecond apart; the probes let 10,000 of them come due |
 //! | `MILLSTREAM_VALUE_BYTES` | 100 | bytes of one value |
-//! | `MILLSTREAM_STATE_MEMORY_MB` | 64 | the budget of the state's memory |
+//! | `MILLSTREAM_STATE_MEMORY_MB` | 1024 | `state_memory` |
 //! | `MILLSTREAM_ROUNDS` | 3 | how often each case is measured; 0 only fills |
 //! | `MILLSTREAM_KEEP` | none | a directory: cases that were filled are kept there and found again |
 //!
@@ -34,7 +34,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::filled::{Filled, Shape};
-use crate::pipeline::{Bench, PROBES};
+use crate::pipeline::{Bench, PROBES, STATE_MEMORY_MB};
 use crate::support::{Noise, median, range, setting};
 
 const NAME: &str = "restart";
@@ -51,20 +51,24 @@ struct Case {
 /// The cases that are asked for, `empty` first.
 fn shapes() -> anyhow::Result<Vec<(String, Shape)>> {
     let value_bytes = setting("MILLSTREAM_VALUE_BYTES", 100).max(1);
-    let (state, log) = (setting("MILLSTREAM_STATE_MB", 1_000), setting("MILLSTREAM_LOG_MB", 250));
+    let state_mb = setting("MILLSTREAM_STATE_MB", 1_000);
+    let log_mb = setting("MILLSTREAM_LOG_MB", setting("MILLSTREAM_STATE_MEMORY_MB", STATE_MEMORY_MB) / 4);
     let timers = setting("MILLSTREAM_TIMERS", 1_000_000);
-    let rows =
-        |mb: u64, log_mb: u64| Shape::Values { keys: mb * MB / value_bytes, value_bytes, log_bytes: log_mb * MB };
-    let mut shapes = vec![("empty".to_owned(), rows(0, 0))];
-    let wanted = std::env::var("MILLSTREAM_CASES").unwrap_or_else(|_| "small,rows,log,timers".to_owned());
+    let of = |keys, timers, log_mb: u64| Shape { keys, value_bytes, timers, log_bytes: log_mb * MB };
+    let rows = |mb: u64| mb * MB / value_bytes;
+    let mut shapes = vec![("empty".to_owned(), of(0, 0, 0))];
+    let wanted = std::env::var("MILLSTREAM_CASES").unwrap_or_else(|_| "small,rows,log,timers,all".to_owned());
     for case in wanted.split(',').map(str::trim).filter(|case| !case.is_empty() && *case != "empty") {
         shapes.push(match case {
-            "small" => ("1 MB".to_owned(), rows(1, 0)),
-            "rows" => (format!("{state} MB"), rows(state, 0)),
-            // The keys of the log are not those of the rows.
-            "log" => (format!("1 MB and a log of {log} MB"), rows(1, log)),
-            "timers" => (format!("{timers} timers"), Shape::Timers { timers }),
-            other => anyhow::bail!("MILLSTREAM_CASES names {other}; there are empty, small, rows, log and timers"),
+            "small" => ("1 MB".to_owned(), of(rows(1), 0, 0)),
+            "rows" => (format!("{state_mb} MB"), of(rows(state_mb), 0, 0)),
+            "log" => (format!("1 MB, log of {log_mb} MB"), of(rows(1), 0, log_mb)),
+            "timers" => (format!("{timers} timers"), of(timers, timers, 0)),
+            "all" => {
+                let keys = rows(state_mb).max(timers);
+                (format!("{state_mb} MB, log of {log_mb} MB, {timers} timers"), of(keys, timers, log_mb))
+            }
+            other => anyhow::bail!("MILLSTREAM_CASES names {other}; there are empty, small, rows, log, timers and all"),
         });
     }
     Ok(shapes)
@@ -83,7 +87,7 @@ fn measure(round: u64, case: &mut Case) -> anyhow::Result<()> {
     let restart = bench.restart(directory.path())?;
     let cache = if cold { "page cache dropped" } else { "page cache NOT dropped: not root" };
     println!(
-        "round {round}: {:>25}: store open after {:?}, first output after {:?}, p99 of the next {PROBES} {:?} (max {:?}; {} keys \
+        "round {round}: {}: store open after {:?}, first output after {:?}, p99 of the next {PROBES} {:?} (max {:?}; {} keys \
          read, {} evicted{}; {cache})",
         case.name,
         restart.opened,

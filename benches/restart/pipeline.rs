@@ -12,12 +12,13 @@ use millstream::prelude::*;
 use millstream::runtime::error::BoxError;
 use millstream::runtime::handle::StateStatus;
 use millstream::runtime::record::Record;
+use millstream::runtime::runtime::RuntimeBuilder;
 use millstream::runtime::source::{Batch, Polled, Position, Reader, Source, SplitId};
-use millstream::runtime::state::log::LogLimits;
 use millstream::runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::filled::Shape;
+use crate::support::payload::payload;
 use crate::support::{Stopwatch, lock, setting};
 
 /// Records whose latency is measured.
@@ -26,6 +27,8 @@ pub(crate) const PROBES: u64 = 10_000;
 const APART: Duration = Duration::from_micros(200);
 /// Between two looks for a result whose time counts.
 const SOON: Duration = Duration::from_micros(20);
+/// Memory for state: the product's default.
+pub(crate) const STATE_MEMORY_MB: u64 = 1024;
 /// Without progress for so long, something hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -48,7 +51,6 @@ enum Seen {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Held {
     count: u64,
-    at_nanos: u64,
     payload: String,
 }
 
@@ -90,35 +92,42 @@ impl Reader<Touch> for Asking {
     }
 }
 
-/// Counts a key's records; every key has a timer, set by its first record.
+/// Counts a key's records; the first keys have a timer, set by their first record.
 #[derive(Clone)]
-struct Timed {
+struct Hold {
+    value_bytes: u64,
     timers: u64,
 }
 
-impl KeyedProcess for Timed {
+impl KeyedProcess for Hold {
     type Key = u64;
     type In = Touch;
     type Out = Seen;
-    type State = Value<u64>;
+    type State = Value<Held>;
 
-    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Value<u64>, BoxError> {
-        Ok(ctx.value("count")?)
+    fn open(&self, ctx: &mut OpenContext<'_>) -> Result<Value<Held>, BoxError> {
+        Ok(ctx.value("held")?)
     }
 
     fn on_record(
         &mut self,
         Touch { key, at_nanos, .. }: Touch,
-        state: &mut Value<u64>,
+        state: &mut Value<Held>,
         ctx: &mut ProcessContext<'_, Seen>,
     ) -> Result<(), BoxError> {
-        if state.get().is_none() {
+        if key < self.timers && state.get().is_none() {
             // Spread over the keys, so that their order is not that of the time.
-            let due = 1 + (key.wrapping_mul(7_919) % self.timers.max(1));
+            let due = 1 + (key.wrapping_mul(7_919) % self.timers);
             ctx.timers().register(TimerKind::EventTime, Timestamp::from_millis(i64::try_from(due)?));
         }
-        state.update(|| 0, |count| *count += 1);
-        let count = state.get().map_or(0, |count| *count);
+        let mut count = 0;
+        state.update(
+            || Held { count: 0, payload: payload(key, self.value_bytes) },
+            |held| {
+                held.count += 1;
+                count = held.count;
+            },
+        );
         ctx.emit(Seen::Record { count, at_nanos });
         Ok(())
     }
@@ -126,7 +135,7 @@ impl KeyedProcess for Timed {
     fn on_timer(
         &mut self,
         _time: Timestamp,
-        _state: &mut Value<u64>,
+        _state: &mut Value<Held>,
         ctx: &mut ProcessContext<'_, Seen>,
     ) -> Result<(), BoxError> {
         ctx.emit(Seen::Timer);
@@ -175,39 +184,29 @@ impl Bench {
         lock(&self.source.asked).keys = keys;
     }
 
-    pub(crate) fn start(&self, directory: &Path, limits: LogLimits) -> anyhow::Result<(Runtime, JobHandle)> {
-        let runtime = Runtime::builder()
+    /// Starts on a store, with options of its own.
+    pub(crate) fn start(
+        &self,
+        directory: &Path,
+        options: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder,
+    ) -> anyhow::Result<(Runtime, JobHandle)> {
+        let builder = Runtime::builder()
             .state_backend(RocksDb::at(directory))
-            .log_limits(limits)
-            .state_memory(setting("MILLSTREAM_STATE_MEMORY_MB", 64) << 20)
-            .workers(1)
-            .build()?;
+            .state_memory(setting("MILLSTREAM_STATE_MEMORY_MB", STATE_MEMORY_MB) << 20)
+            .workers(1);
+        let runtime = options(builder).build()?;
         let job = runtime.start(self.pipeline())?;
         Ok((runtime, job))
     }
 
     fn pipeline(&self) -> Pipeline {
         let pipeline = Pipeline::new("restart").parallelism(1);
-        let touches = pipeline.source("touches", self.source.clone());
-        let key = |touch: &Touch| touch.key;
-        let seen = match self.shape {
-            Shape::Values { value_bytes, .. } => {
-                let payload = "x".repeat(usize::try_from(value_bytes).unwrap_or(usize::MAX));
-                let held = touches.key_by(key).fold(
-                    "held",
-                    move || Held { count: 0, at_nanos: 0, payload: payload.clone() },
-                    |held, touch| {
-                        held.count += 1;
-                        held.at_nanos = touch.at_nanos;
-                    },
-                );
-                held.map(|(_, held): (u64, Held)| Seen::Record { count: held.count, at_nanos: held.at_nanos }).erase()
-            }
-            Shape::Timers { timers } => {
-                let timed = touches.event_time(|touch| Timestamp::from_millis(touch.event_ms), Duration::ZERO);
-                timed.key_by(key).process("held", Timed { timers })
-            }
-        };
+        let hold = Hold { value_bytes: self.shape.value_bytes, timers: self.shape.timers };
+        let seen = pipeline
+            .source("touches", self.source.clone())
+            .event_time(|touch| Timestamp::from_millis(touch.event_ms), Duration::ZERO)
+            .key_by(|touch: &Touch| touch.key)
+            .process("held", hold);
         let (results, clock) = (Arc::clone(&self.results), self.clock);
         seen.sink(
             "seen",
@@ -261,7 +260,7 @@ impl Bench {
 
     /// Starts on a store with one record waiting, then sends the probes.
     pub(crate) fn restart(&self, directory: &Path) -> anyhow::Result<Restart> {
-        let keys = self.shape.keys();
+        let keys = self.shape.keys;
         let clock = self.clock;
         let touch = |number: u64, at_nanos| Touch {
             key: any_key(number, keys),
@@ -271,7 +270,7 @@ impl Bench {
         lock(&self.source.asked).touches.push_back(touch(0, clock.nanos()));
         let started = Stopwatch::start();
         let began = clock.nanos();
-        let (_runtime, job) = self.start(directory, LogLimits::default())?;
+        let (_runtime, job) = self.start(directory, |builder| builder)?;
         let opened = started.elapsed();
         self.wait_for("the first output", SOON, |results| results.records > 0)?;
         let first = started.elapsed();
@@ -288,16 +287,15 @@ impl Bench {
             lock(&self.source.asked).touches.push_back(touch(number, at_nanos));
         }
         self.wait_for("the probes", SOON, |results| results.records > PROBES)?;
-        let fired = match self.shape {
+        let fired = if self.shape.timers > 0 {
             // Nothing at or before the watermark follows, so it is below the last record's time.
-            Shape::Timers { timers } => {
-                let due = timers.min(PROBES - 1);
-                self.wait_for("the timers", SOON, |results| results.fired >= due)?;
-                let results = lock(&self.results);
-                ensure!(results.fired == due, "{} timers fired, {due} were due", results.fired);
-                results.first_fired.map(|at| (results.fired, Duration::from_nanos(at - began)))
-            }
-            Shape::Values { .. } => None,
+            let due = self.shape.timers.min(PROBES - 1);
+            self.wait_for("the timers", SOON, |results| results.fired >= due)?;
+            let results = lock(&self.results);
+            ensure!(results.fired == due, "{} timers fired, {due} were due", results.fired);
+            results.first_fired.map(|at| (results.fired, Duration::from_nanos(at - began)))
+        } else {
+            None
         };
         let latency = lock(&self.results).latency.take().context("no latencies")?;
         let state = job.state();

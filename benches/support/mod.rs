@@ -1,5 +1,7 @@
 //! What the benches share: arguments, clock, machine noise, and a store that tells how large epochs were.
 
+pub(crate) mod payload;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
