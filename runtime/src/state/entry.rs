@@ -13,8 +13,9 @@ use crate::id::OperatorId;
 use crate::time::Timestamp;
 
 const TOMBSTONE: u32 = u32::MAX;
-/// A chunk of entries is closed when it has reached this size.
-pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+/// A chunk of entries is closed when it has reached this size. A compaction of the log holds a chunk of each of its inputs, up to twenty
+/// and more: with chunks of a megabyte that was a quarter of all memory where there is little.
+pub(crate) const CHUNK_BYTES: usize = 128 << 10;
 
 /// The state number of every operator's timers: entries of their keys, the time is the element.
 pub const TIMERS: u16 = 0xFFF0;

@@ -40,8 +40,11 @@ impl StoreOptions {
     ///   hundreds of kilobytes: a look-up after a start would wait for all of it, and once they do not fit into the block cache any
     ///   more, every look-up would. Filling 400 MB slowed from 400,000 keys a second to 20,000 by that.
     /// - No table is opened for its statistics when the store is: that takes longer the more there are.
-    /// - The log bypasses the cache: a chunk of it is a megabyte, and is read once, by a fold or a start.
+    /// - The log bypasses the cache: it is read once, by a fold or a start.
     /// - Few big runs are ingested and few epochs are folded at a time, so L0 keeps RocksDB's modest triggers.
+    /// - What is written is handed to the disk megabyte by megabyte, and a compaction asks for 256 KiB of each table ahead, not for 2 MiB
+    ///   of up to twenty. Where a container leaves little memory for the page cache, more would wait there for the disk, or be thrown out
+    ///   before it was read.
     /// - Two background threads: the workers own the cores.
     pub(super) fn new(memory: u64) -> Self {
         let memory = usize::try_from(memory.max(LEAST_MEMORY)).unwrap_or(usize::MAX);
@@ -64,6 +67,9 @@ impl StoreOptions {
         options.set_level_zero_slowdown_writes_trigger(20);
         options.set_level_zero_stop_writes_trigger(36);
         options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bytes_per_sync(MIB as u64);
+        options.set_wal_bytes_per_sync(MIB as u64);
+        options.set_compaction_readahead_size(256 << 10);
         options.set_max_background_jobs(2);
         options.set_max_subcompactions(1);
         options.set_keep_log_file_num(4);

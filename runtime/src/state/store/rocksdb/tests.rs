@@ -62,6 +62,9 @@ fn the_options_in_force_are_the_pinned_ones() {
         "max_total_wal_size=67108864",
         "max_open_files=512",
         "max_background_jobs=2",
+        "bytes_per_sync=1048576",
+        "wal_bytes_per_sync=1048576",
+        "compaction_readahead_size=262144",
         "max_subcompactions=1",
         "skip_stats_update_on_db_open=true",
     ];
