@@ -1,8 +1,9 @@
 //! Many inputs to one: takes turns, aligns barriers, merges watermarks.
 
-use crate::channel::frame::Frame;
+use crate::channel::frame::{FRAME_RECORDS, Frame};
 use crate::channel::link::{Closed, LinkReceiver};
 use crate::checkpoint::{Aligner, Misaligned};
+use crate::state::MemoryBudget;
 use crate::time::Timestamp;
 use crate::watermark::{Coalescer, Progress, Steps};
 
@@ -18,6 +19,8 @@ pub struct Gate<T> {
     next: usize,
     /// The input that was read last.
     last: usize,
+    /// What records become part of behind the gate.
+    memory: MemoryBudget,
 }
 
 /// A gate cannot go on.
@@ -54,7 +57,16 @@ impl<T> Gate<T> {
             ended: vec![false; count],
             next: 0,
             last: 0,
+            memory: MemoryBudget::default(),
         }
+    }
+
+    /// Lets no more records wait in front of it than this memory has room for. What they become may be many times as large as they are.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryBudget) -> Self {
+        self.memory = memory;
+        self.limit();
+        self
     }
 
     /// Returns the next frame for the task; nothing if no readable input has one.
@@ -111,6 +123,8 @@ impl<T> Gate<T> {
                 let aligned = self.aligner.on_barrier(input, barrier)?;
                 if aligned.is_some() {
                     self.inputs.iter().for_each(|input| input.hold(false));
+                    // Memory that fills up closes epochs, so this comes often enough.
+                    self.limit();
                 } else if let Some(input) = self.inputs.get(input) {
                     input.hold(true);
                 }
@@ -132,6 +146,13 @@ impl<T> Gate<T> {
         }
         self.steps = Some(self.coalescer.advance());
         Ok(self.step())
+    }
+
+    fn limit(&mut self) {
+        let room = usize::try_from(self.memory.room_for_records()).unwrap_or(usize::MAX);
+        // Many subtasks have very many channels; a frame is what keeps all that is done per frame cheap.
+        let each = (room / self.inputs.len().max(1)).max(FRAME_RECORDS);
+        self.inputs.iter_mut().for_each(|input| input.limit(each));
     }
 
     fn step(&mut self) -> Option<Frame<T>> {

@@ -2,8 +2,9 @@
 //!
 //! **Back pressure in time.** Besides its capacity a channel has a *credit*: how many records may lie in it. The receiver sets
 //! it, at every barrier, to what it handled in the last half epoch, so that a barrier is never hours behind the rows of
-//! a slow sink; a receiver that finds the channel empty gives full credit back. Marks have room of their own behind the
-//! records' capacity, so that records cannot hold up a checkpoint.
+//! a slow sink; a receiver that finds the channel empty gives full credit back. Where records become state, full credit is no
+//! more than the memory for that state has room for. Marks have room of their own behind the records' capacity, so that records
+//! cannot hold up a checkpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -78,7 +79,7 @@ pub fn link<T>(capacity: usize, sender: &Bell, receiver: &Bell) -> (LinkSender<T
     });
     let (grammar, stamps) = (Grammar::default(), Stamps::default());
     let sender = LinkSender { queue: sender_end, capacity, shared: Arc::clone(&shared), grammar, stamps };
-    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0, stamps })
+    (sender, LinkReceiver { queue: receiver_end, shared, handled: 0, most: full_credit, stamps })
 }
 
 /// What travels with a frame; [`Timestamp::MIN`] where nobody knows.
@@ -196,6 +197,8 @@ pub struct LinkReceiver<T> {
     shared: Arc<Shared>,
     /// Records handled since the last barrier.
     handled: usize,
+    /// Full credit for now.
+    most: usize,
     stamps: Stamps,
 }
 
@@ -267,7 +270,7 @@ impl<T> LinkReceiver<T> {
                         self.shared.received.add(1);
                     }
                     Frame::Barrier(_) => {
-                        let half = (std::mem::take(&mut self.handled) / 2).clamp(1, self.shared.full_credit);
+                        let half = (std::mem::take(&mut self.handled) / 2).clamp(1, self.most);
                         self.shared.credit.store(half, Ordering::SeqCst);
                     }
                     _ => {}
@@ -276,13 +279,21 @@ impl<T> LinkReceiver<T> {
                 Ok(Some(frame))
             }
             Err(flume::TryRecvError::Empty) => {
-                if self.shared.credit.swap(self.shared.full_credit, Ordering::SeqCst) != self.shared.full_credit {
+                if self.shared.credit.swap(self.most, Ordering::SeqCst) != self.most {
                     self.wake_sender();
                 }
                 Ok(None)
             }
             Err(flume::TryRecvError::Disconnected) => Err(Closed),
         }
+    }
+
+    /// Lets at most so many records lie in the channel from now on, at least one. Those that lie there stay.
+    pub fn limit(&mut self, most: usize) {
+        // Whole frames: a sender with room for less cuts its frames, and all that is done per frame is done for fewer records.
+        let most = if most > FRAME_RECORDS { most - most % FRAME_RECORDS } else { most };
+        self.most = most.clamp(1, self.shared.full_credit);
+        self.shared.credit.fetch_min(self.most, Ordering::SeqCst);
     }
 
     fn wake_sender(&self) {
@@ -376,6 +387,28 @@ mod tests {
         receiver.receive().unwrap();
         assert_eq!(receiver.receive(), Ok(None));
         assert_eq!(sender.send_records(&mut more), Ok(Sent::Yes));
+    }
+
+    #[test]
+    fn full_credit_is_no_more_than_the_limit() {
+        let bell = Bell::default();
+        let (mut sender, mut receiver) = link(4, &bell, &bell);
+        receiver.limit(2);
+        let mut more = records(3);
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Full));
+        receiver.receive().unwrap();
+        assert_eq!(receiver.receive(), Ok(None), "empty: full credit again");
+        more.append(&mut records(2));
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Full));
+        assert_eq!(more.len(), 1);
+        receiver.limit(FRAME_RECORDS * 2 + 5);
+        receiver.receive().unwrap();
+        assert_eq!(receiver.receive(), Ok(None));
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Yes));
+        assert_eq!(sender.send_records(&mut records(FRAME_RECORDS)), Ok(Sent::Yes));
+        let mut more = records(FRAME_RECORDS);
+        assert_eq!(sender.send_records(&mut more), Ok(Sent::Full));
+        assert_eq!(more.len(), 1, "of whole frames");
     }
 
     #[test]

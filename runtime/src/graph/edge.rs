@@ -8,6 +8,7 @@ use crate::graph::AnySend;
 use crate::metrics::OutputMeter;
 use crate::operator::{AnyNode, Head, InputHead, Node, Output, TaskControl};
 use crate::record::Record;
+use crate::state::MemoryBudget;
 use crate::state::key_group::KeyGroups;
 
 /// How an edge distributes records over the subtasks of its target.
@@ -60,8 +61,15 @@ pub trait Wire: Send + Sync {
     /// Makes the upstream end of the edge in one subtask from its channels, ordered by target subtask.
     fn output(&self, forward: bool, links: Vec<AnySend>, key_groups: KeyGroups, meter: OutputMeter) -> Option<AnyNode>;
 
-    /// Makes the head of a task from its channels, each with whether it carries event time, and its chain.
-    fn input(&self, links: Vec<(AnySend, bool)>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>>;
+    /// Makes the head of a task from its channels, each with whether it carries event time, and its chain. `memory` is what the
+    /// records' state will take.
+    fn input(
+        &self,
+        links: Vec<(AnySend, bool)>,
+        chain: AnyNode,
+        control: TaskControl,
+        memory: MemoryBudget,
+    ) -> Option<Box<dyn Head>>;
 }
 
 type MakeRouting<T> = Box<dyn Fn(KeyGroups) -> Routing<T> + Send + Sync>;
@@ -111,9 +119,16 @@ impl<T: Send + 'static> Wire for WireOf<T> {
         Some(Box::new(node))
     }
 
-    fn input(&self, links: Vec<(AnySend, bool)>, chain: AnyNode, control: TaskControl) -> Option<Box<dyn Head>> {
+    fn input(
+        &self,
+        links: Vec<(AnySend, bool)>,
+        chain: AnyNode,
+        control: TaskControl,
+        memory: MemoryBudget,
+    ) -> Option<Box<dyn Head>> {
         let links = links.into_iter().map(|(link, timed)| Some((*link.downcast::<LinkReceiver<T>>().ok()?, timed)));
         let chain = chain.downcast::<Box<dyn Node<T>>>().ok()?;
-        Some(Box::new(InputHead::new(Gate::of(links.collect::<Option<Vec<_>>>()?), *chain, control)))
+        let gate = Gate::of(links.collect::<Option<Vec<_>>>()?).within(memory);
+        Some(Box::new(InputHead::new(gate, *chain, control)))
     }
 }

@@ -337,7 +337,7 @@ impl TaskSeed {
                     links.into_iter().map(move |link| (link, timed))
                 });
                 let links = links.collect();
-                wire.input(links, chain, control.clone()).ok_or_else(|| self.broken())?
+                wire.input(links, chain, control.clone(), spec.memory.clone()).ok_or_else(|| self.broken())?
             }
         };
         Ok((head, context.ending_in(control.sinks())))

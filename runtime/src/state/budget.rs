@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const ROOM_SHARE: u64 = 16;
 /// The share of a budget that one epoch may change: it is encoded, waits, and is copied when it is written.
 const EPOCH_SHARE: u64 = 16;
+/// What an entry is taken to need as long as there is none.
+const UNKNOWN_ENTRY: u64 = 1 << 10;
 /// What an epoch may change whatever the budget.
 const LEAST_EPOCH: u64 = 64 << 10;
 
@@ -27,6 +29,8 @@ struct Shared {
     /// Of it, what changed in open epochs.
     dirty: AtomicU64,
     tables: AtomicU64,
+    /// What an entry takes, summed up over the tables: no record takes more than one entry of each, most of them.
+    entries: AtomicU64,
 }
 
 impl fmt::Debug for MemoryBudget {
@@ -45,8 +49,8 @@ impl Default for MemoryBudget {
 impl MemoryBudget {
     /// Makes a budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        let (limit, [used, dirty, tables]) = (AtomicU64::new(limit), [0; 3].map(AtomicU64::new));
-        Self { shared: Arc::new(Shared { limit, used, dirty, tables }) }
+        let (limit, [used, dirty, tables, entries]) = (AtomicU64::new(limit), [0; 4].map(AtomicU64::new));
+        Self { shared: Arc::new(Shared { limit, used, dirty, tables, entries }) }
     }
 
     /// The limit in bytes.
@@ -79,6 +83,13 @@ impl MemoryBudget {
         self.is_full() || self.dirty() > self.epoch().saturating_mul(2)
     }
 
+    /// How many records may wait in front of each subtask, if each of them becomes an entry of every state: those that are on their
+    /// way when the sources are held back, or when the open epoch should be closed, still come.
+    pub(crate) fn room_for_records(&self) -> u64 {
+        let known = self.shared.entries.load(Ordering::Relaxed);
+        (self.limit() / ROOM_SHARE) / if known == 0 { UNKNOWN_ENTRY } else { known }
+    }
+
     /// Above so much tables give back: what is on its way to them has to find room.
     fn target(&self) -> u64 {
         let limit = self.limit();
@@ -93,28 +104,40 @@ impl MemoryBudget {
     /// Adds a table, which takes nothing yet.
     pub(crate) fn join(&self) -> BudgetShare {
         self.shared.tables.fetch_add(1, Ordering::Relaxed);
-        BudgetShare { budget: self.clone(), taken: 0, dirty: 0 }
+        BudgetShare { budget: self.clone(), taken: Taken::default() }
     }
+}
+
+/// What a table takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// All of it.
+    pub(crate) bytes: u64,
+    /// What changed in the open epoch.
+    pub(crate) dirty: u64,
+    /// One entry, on average; 0 where there is none.
+    pub(crate) entry: u64,
 }
 
 /// One table's part of a budget; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     budget: MemoryBudget,
-    taken: u64,
-    dirty: u64,
+    taken: Taken,
 }
 
 impl BudgetShare {
-    /// Says how much the table takes now, and how much of it changed in the open epoch.
-    pub(crate) fn report(&mut self, bytes: u64, dirty: u64) {
-        if (self.taken, self.dirty) == (bytes, dirty) {
+    /// Says how much the table takes now.
+    pub(crate) fn report(&mut self, now: Taken) {
+        let before = std::mem::replace(&mut self.taken, now);
+        if before == now {
             return;
         }
+        let Shared { used, dirty, entries, .. } = &*self.budget.shared;
         // Wraps where it sinks, and back.
-        self.budget.shared.used.fetch_add(bytes.wrapping_sub(self.taken), Ordering::Relaxed);
-        self.budget.shared.dirty.fetch_add(dirty.wrapping_sub(self.dirty), Ordering::Relaxed);
-        (self.taken, self.dirty) = (bytes, dirty);
+        used.fetch_add(now.bytes.wrapping_sub(before.bytes), Ordering::Relaxed);
+        dirty.fetch_add(now.dirty.wrapping_sub(before.dirty), Ordering::Relaxed);
+        entries.fetch_add(now.entry.wrapping_sub(before.entry), Ordering::Relaxed);
     }
 
     /// Says whether so much is taken that no records come in.
@@ -137,7 +160,7 @@ impl BudgetShare {
         let target = self.budget.target();
         let over = self.budget.used().saturating_sub(target);
         let even = target / self.budget.shared.tables.load(Ordering::Relaxed).max(1);
-        over.min(self.taken.saturating_sub(even))
+        over.min(self.taken.bytes.saturating_sub(even))
     }
 
     /// Says whether rows that nobody has asked for may be read in: an eighth of the budget is left for what is.
@@ -148,7 +171,7 @@ impl BudgetShare {
 
 impl Drop for BudgetShare {
     fn drop(&mut self) {
-        self.report(0, 0);
+        self.report(Taken::default());
         self.budget.shared.tables.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -157,19 +180,23 @@ impl Drop for BudgetShare {
 mod tests {
     use super::*;
 
+    fn taken(bytes: u64, dirty: u64) -> Taken {
+        Taken { bytes, dirty, entry: 0 }
+    }
+
     #[test]
     fn above_the_limit_each_gives_back_what_it_has_beyond_its_even_share() {
         let budget = MemoryBudget::new(100);
         let (mut small, mut large) = (budget.join(), budget.join());
-        small.report(30, 0);
-        large.report(60, 0);
+        small.report(taken(30, 0));
+        large.report(taken(60, 0));
         assert_eq!((small.excess(), large.excess()), (0, 0));
         assert!(!small.has_room());
         assert!(!budget.is_full());
-        large.report(90, 0);
+        large.report(taken(90, 0));
         assert_eq!((small.excess(), large.excess()), (0, 26), "94 is to be taken, an even share is 47");
         assert!(budget.is_full());
-        small.report(60, 0);
+        small.report(taken(60, 0));
         assert_eq!((small.excess(), large.excess()), (13, 43));
         drop(large);
         assert_eq!((budget.used(), small.excess()), (60, 0));
@@ -179,16 +206,28 @@ mod tests {
     fn an_epoch_is_full_at_its_share() {
         let budget = MemoryBudget::new(16 << 20);
         let (mut one, mut two) = (budget.join(), budget.join());
-        one.report(8 << 20, 1 << 20);
+        one.report(taken(8 << 20, 1 << 20));
         assert!(!two.is_epoch_full());
-        two.report(1, 1);
+        two.report(taken(1, 1));
         assert!(one.is_epoch_full() && !budget.is_closed());
-        two.report(1, (1 << 20) + 1);
+        two.report(taken(1, (1 << 20) + 1));
         assert!(budget.is_closed() && !budget.is_full(), "nobody has closed it for as much again");
-        one.report(8 << 20, 0);
-        two.report(1, 0);
+        one.report(taken(8 << 20, 0));
+        two.report(taken(1, 0));
         assert!(!one.is_epoch_full() && !budget.is_closed());
         drop(two);
         assert_eq!(budget.used(), 8 << 20);
+    }
+
+    #[test]
+    fn what_is_on_its_way_has_room_by_the_size_of_entries() {
+        let budget = MemoryBudget::new(16 << 20);
+        assert_eq!(budget.room_for_records(), 1 << 10, "of a kibibyte, as long as nothing is known");
+        let (mut one, mut two) = (budget.join(), budget.join());
+        one.report(Taken { bytes: 8 << 10, dirty: 0, entry: 24 });
+        two.report(Taken { bytes: 0, dirty: 0, entry: 8 });
+        assert_eq!(budget.room_for_records(), (1 << 20) / 32);
+        drop((one, two));
+        assert_eq!(budget.room_for_records(), 1 << 10);
     }
 }

@@ -1,6 +1,6 @@
 //! State: typed maps in memory, and the store that always holds exactly the last committed epoch.
 
-mod budget;
+pub(crate) mod budget;
 mod cell;
 pub mod entry;
 mod fold;

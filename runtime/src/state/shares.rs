@@ -8,9 +8,10 @@
 /// 1/8   folding: the part of the log that is being folded, at most twice `fold`
 /// 1/8   waiting: complete epochs that wait for the disk or are being written
 /// ```
-/// That is all of it. What comes on top does not grow with the state: records that are on their way when the sources are held back,
-/// two pieces of an epoch that is being written ([`LogLimits::batch_bytes`](crate::state::log::LogLimits::batch_bytes)), 13 bytes for
-/// each entry that is being folded.
+/// That is all of it. Of their part tables leave a sixteenth free, for the records that are on their way when the sources are held back:
+/// no more of them wait in front of a table than that has room for once they are entries. What comes on top does not grow with the
+/// state: the channels themselves, two pieces of an epoch that is being written
+/// ([`LogLimits::batch_bytes`](crate::state::log::LogLimits::batch_bytes)), 13 bytes for each entry that is being folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryShares {
     /// Live tables.

@@ -12,6 +12,7 @@ use crate::id::{Attempt, Epoch, ExecutionMode, SubtaskId};
 use crate::operator::{BatchTime, Splits, TaskClock};
 use crate::source::{Batch, Fetch, Fetcher, Fetching, IdleWatch, Polled as Answer, Reader, Source, idleness};
 use crate::state::MemoryBudget;
+use crate::state::budget::Taken;
 use crate::time::{Clock, SharedClock};
 
 #[derive(Clone, Debug, Default)]
@@ -295,7 +296,7 @@ fn a_place_that_moves_without_a_record_is_saved() {
 fn micro_batches_that_wait_for_memory_ask_for_epochs_which_may_free_some() {
     let memory = MemoryBudget::new(0);
     let mut taken = memory.join();
-    taken.report(1, 0);
+    taken.report(Taken { bytes: 1, ..Taken::default() });
     let mut bench = bench_of(1, &[], &[], SourceControl::within(memory, 10)).in_micro_batches();
     let asked = |bench: &mut Bench| {
         bench.turns();
@@ -312,7 +313,7 @@ fn micro_batches_that_wait_for_memory_ask_for_epochs_which_may_free_some() {
     bench.clock.pass(10);
     bench.context.tick();
     assert_eq!(asked(&mut bench), 1);
-    taken.report(0, 0);
+    taken.report(Taken::default());
     bench.barrier(Ends::Epoch);
     bench.clock.pass(1_000);
     bench.context.tick();

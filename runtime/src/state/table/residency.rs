@@ -17,7 +17,7 @@ use hashbrown::HashTable;
 use super::{Content, EntryKey, Form, LoadError, Slot, Stamp, Table, rehash};
 use crate::canary::{Canary, planted};
 use crate::id::Epoch;
-use crate::state::budget::BudgetShare;
+use crate::state::budget::{BudgetShare, Taken};
 use crate::state::freeze::Rest;
 use crate::state::key_group::{StreamKey, StreamKeyRef};
 use crate::state::read::{Found, Look};
@@ -31,6 +31,8 @@ const KEYS_AT_ONCE: usize = 4096;
 const PAGE_ROWS: usize = 512;
 /// The share of the budget that they take at most.
 const PAGE_SHARE: u64 = 16;
+/// Maps whose size is looked up at a time.
+const MEASURED_AT_ONCE: usize = 16;
 
 /// Where a table stands with its rows.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ pub(super) struct Residency<K> {
     pub(super) keys: usize,
     /// Cells in memory.
     pub(super) cells: usize,
+    /// What the maps take, with the places that are free.
+    map_bytes: usize,
+    /// The group whose map is measured next.
+    measured: usize,
     /// The group that is looked at next for what may go.
     hand: usize,
     /// Groups in a row in which nothing could go.
@@ -65,6 +71,8 @@ struct Group {
     complete: bool,
     /// How often something of it was evicted.
     evictions: u64,
+    /// What its map took when it was measured last.
+    map_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -82,7 +90,7 @@ struct Warming {
 impl<K> Residency<K> {
     pub(super) fn new(groups: usize, has_rows: bool, budget: BudgetShare) -> Self {
         Self {
-            groups: vec![Group { complete: !has_rows, evictions: 0 }; groups],
+            groups: vec![Group { complete: !has_rows, evictions: 0, map_bytes: 0 }; groups],
             incomplete: if has_rows { groups } else { 0 },
             wanted: Vec::new(),
             asked: Vec::new(),
@@ -93,6 +101,8 @@ impl<K> Residency<K> {
             budget,
             keys: 0,
             cells: 0,
+            map_bytes: 0,
+            measured: 0,
             hand: 0,
             barren: 0,
         }
@@ -114,6 +124,11 @@ impl<K> Residency<K> {
         if std::mem::replace(&mut group.complete, false) {
             self.incomplete += 1;
         }
+    }
+
+    fn measured(&mut self, index: usize, bytes: usize) {
+        let Some(group) = self.groups.get_mut(index) else { return };
+        self.map_bytes = self.map_bytes + bytes - std::mem::replace(&mut group.map_bytes, bytes);
     }
 
     pub(super) fn completed(&mut self, index: usize) {
@@ -262,6 +277,9 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             let keys = self.maps.get(index).map_or(0, HashTable::len);
             if keys == 0 {
                 self.residency.barren += 1;
+                if self.give_back(index) {
+                    self.report();
+                }
                 continue;
             }
             looked += keys;
@@ -285,9 +303,20 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
 
     fn report(&mut self) {
         self.sample();
+        for _ in 0..MEASURED_AT_ONCE.min(self.maps.len()) {
+            self.residency.measured = (self.residency.measured + 1) % self.maps.len().max(1);
+            self.measure(self.residency.measured);
+        }
         let place = size_of::<(u32, K, C::Element)>();
         let dirty = self.dirty.len() * (place + C::CELL_BYTES + self.encoded.mean());
-        self.residency.budget.report(self.bytes(), dirty as u64);
+        let entry = if self.residency.keys > 0 { Self::KEY_BYTES + self.cell_bytes() } else { 0 };
+        self.residency.budget.report(Taken { bytes: self.bytes(), dirty: dirty as u64, entry: entry as u64 });
+    }
+
+    /// Looks up what a map takes. A map that keys come to and go from has, at times, more than twice the places that they need.
+    fn measure(&mut self, index: usize) {
+        let bytes = self.maps.get(index).map_or(0, HashTable::allocation_size);
+        self.residency.measured(index, bytes);
     }
 
     /// The last epoch whose changes are in the rows, and in those that are on their way too: what changed later must stay.
@@ -318,7 +347,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
 
     /// About how much memory the table takes.
     fn bytes(&self) -> u64 {
-        let resident = self.residency.keys * Self::KEY_BYTES + self.residency.cells * self.cell_bytes();
+        let resident = self.residency.map_bytes + self.residency.cells * self.cell_bytes();
         let place = size_of::<(u32, K, C::Element)>();
         let frozen: usize = self.frozen.iter().map(|frozen| frozen.keys.len() * place + frozen.delta.bytes()).sum();
         (resident + self.dirty.len() * place + frozen) as u64
@@ -345,14 +374,23 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             tombstones += slot.content.cells().filter(|(_, cell)| cell.value.is_none()).count();
             false
         });
-        if map.len() * 4 < map.capacity() {
-            map.shrink_to(map.len(), rehash);
-        }
+        self.give_back(index);
         self.residency.keys -= gone;
         self.residency.cells -= cells;
         self.residency.evicted(index);
         self.setup.share.counters().evicted(gone as u64, tombstones as u64);
         gone
+    }
+
+    /// Gives back the places of a map that are free, where they are most of it; says whether they were.
+    fn give_back(&mut self, index: usize) -> bool {
+        let Some(map) = self.maps.get_mut(index) else { return false };
+        let most = map.len() * 4 < map.capacity();
+        if most {
+            map.shrink_to(map.len(), rehash);
+        }
+        self.measure(index);
+        most
     }
 
     /// The beginning of the keys of all rows of a group.
