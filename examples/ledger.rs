@@ -12,6 +12,8 @@ mod input;
 mod numbers;
 #[path = "ledger/source.rs"]
 mod source;
+#[path = "ledger/spans.rs"]
+mod spans;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +32,7 @@ use millstream::runtime::job::JobPhase;
 use millstream::runtime::state::log::LogLimits;
 use serde::{Deserialize, Serialize};
 
-use self::input::{Booking, PARTITIONS, booking};
+use self::input::{Booking, PARTITIONS, booking, value_date};
 use self::source::{Budgeted, Bug};
 
 /// How often the status is looked at.
@@ -91,6 +93,8 @@ enum Workload {
     Ledger,
     /// Words of the files in `input`: running count
     Words,
+    /// Bookings per account between two pauses: session windows, and group state with a timeout
+    Spans,
     /// Numbers that this process sends, through a write-ahead log: each counts once
     Numbers,
 }
@@ -122,20 +126,29 @@ impl fmt::Display for Row {
     }
 }
 
-fn ledger(args: &Args, dir: &Path) -> Pipeline {
-    let pipeline = Pipeline::new("ledger");
+fn bookings(pipeline: &Pipeline, args: &Args) -> Stream<Booking> {
     let seed = args.seed;
     let mut bookings = Generator::new(Some(args.records), move |number| booking(seed, number)).splits(PARTITIONS);
     if let Some(rate) = args.rate {
         bookings = bookings.rate(rate);
     }
-    let bookings = pipeline
-        .source("bookings", Budgeted::new(bookings, args.budget, args.bug))
-        .inspect(panic_at(args.panic_at))
-        .erase();
+    let source = Budgeted::new(bookings, args.budget, args.bug);
+    pipeline.source("bookings", source).inspect(panic_at(args.panic_at)).erase()
+}
+
+fn spans(args: &Args, dir: &Path) -> Pipeline {
+    let pipeline = Pipeline::new("spans");
+    let rows = spans::spans(bookings(&pipeline, args));
+    rows.sink("rows", FileSink::at(dir.join("out")).roll_interval(Duration::from_millis(20)));
+    pipeline
+}
+
+fn ledger(args: &Args, dir: &Path) -> Pipeline {
+    let pipeline = Pipeline::new("ledger");
+    let bookings = bookings(&pipeline, args);
     let bookings = if args.timers {
         bookings
-            .event_time(value_date, Duration::ZERO)
+            .event_time(|booking| Timestamp::from_micros(value_date(booking)), Duration::ZERO)
             .key_by(|booking| booking.account)
             .process("value-dates", AtValueDate)
     } else {
@@ -147,11 +160,6 @@ fn ledger(args: &Args, dir: &Path) -> Pipeline {
         .map(|(account, balance)| Row(account, balance))
         .sink("books", FileSink::at(dir.join("out")).roll_interval(Duration::from_millis(20)));
     pipeline
-}
-
-/// When a booking counts: they come in this order within a partition, and no two have the same date.
-fn value_date(booking: &Booking) -> Timestamp {
-    Timestamp::from_micros(i64::try_from(booking.seq).unwrap_or(i64::MAX) * 1_000 + i64::from(booking.partition))
 }
 
 /// Holds every booking until its value date.
@@ -299,6 +307,7 @@ async fn live(args: &Args, dir: &Path, tell: fn(&str)) -> anyhow::Result<Ended> 
     let job = match args.workload {
         Workload::Ledger => runtime.start(by_trigger(args, ledger(args, dir)))?,
         Workload::Words => runtime.start(by_trigger(args, words(args, dir)))?,
+        Workload::Spans => runtime.start(by_trigger(args, spans(args, dir)))?,
         Workload::Numbers => {
             let (pipeline, feed) = numbers::numbers(dir);
             let job = runtime.start(pipeline)?;

@@ -7,6 +7,9 @@ pub(crate) const PARTITIONS: u32 = 4;
 /// Accounts; the first half takes records from every partition, the others from one each.
 const ACCOUNTS: u64 = 4_000;
 
+/// How long an account rests between two spans of activity, at least: more than so many microseconds of value dates.
+pub(crate) const GAP_MICROS: u64 = 700_000;
+
 /// One numbered booking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Booking {
@@ -29,6 +32,16 @@ pub(crate) fn booking(seed: u64, number: u64) -> Booking {
     let account = if shared { account } else { account - account % u64::from(PARTITIONS) + partition };
     let amount = i64::try_from(mix(drawn) % 2_001).unwrap_or_default() - 1_000;
     Booking { partition: partition as u32, seq: number / u64::from(PARTITIONS), account, amount }
+}
+
+/// When a booking counts, in microseconds: they come in this order within a partition, and no two have the same date.
+pub(crate) fn value_date(booking: &Booking) -> i64 {
+    i64::try_from(booking.seq).unwrap_or(i64::MAX / 1_000) * 1_000 + i64::from(booking.partition)
+}
+
+/// Says whether all bookings of an account come from one partition, and so in the order of their dates.
+pub(crate) const fn comes_from_one_partition(account: u64) -> bool {
+    account >= ACCOUNTS / 2
 }
 
 /// Scrambles a number: the step function of SplitMix64 (Steele, Lea, Flood 2014).

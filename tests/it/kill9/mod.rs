@@ -25,6 +25,8 @@ use rand_chacha::ChaCha8Rng;
 use self::life::{Life, Told};
 use self::oracle::{Oracle, Workload};
 
+/// Store by store, in turns.
+const WORKLOADS: [Workload; 3] = [Workload::Ledger, Workload::Spans, Workload::Words];
 /// Most kills per store; then it runs to its end and the next begins afresh.
 const PER_STORE: usize = 20;
 /// From this many kills on the plan meets every failpoint.
@@ -32,9 +34,9 @@ const FULL: usize = 200;
 /// How often, then.
 const EACH: usize = 5;
 /// Records that a life reads at speed which is to be killed; then they trickle, so that the input lasts.
-const BUDGET: [(Workload, u64); 2] = [(Workload::Ledger, 3_000), (Workload::Words, 800)];
+const BUDGET: [(Workload, u64); 3] = [(Workload::Ledger, 3_000), (Workload::Words, 800), (Workload::Spans, 3_000)];
 /// Records per second of such a life.
-const RATE: [(Workload, u64); 2] = [(Workload::Ledger, 20_000), (Workload::Words, 5_000)];
+const RATE: [(Workload, u64); 3] = [(Workload::Ledger, 20_000), (Workload::Words, 5_000), (Workload::Spans, 20_000)];
 
 /// From the moment the store was told to write until the job's publication is raised.
 const WINDOW: [CrashPoint; 3] = [CrashPoint::CommitWritten, CrashPoint::CommitSynced, CrashPoint::PublishBefore];
@@ -104,8 +106,8 @@ fn plan(kills: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<Kill>> {
     for point in &others {
         plan.extend((0..each).map(|_| Kill::at(*point, rng)));
     }
-    // Both workloads get their turn.
-    let stores = kills.div_ceil(PER_STORE).max(2);
+    // Every workload gets its turn.
+    let stores = kills.div_ceil(PER_STORE).max(WORKLOADS.len());
     let per_store = kills.div_ceil(stores);
     // Dealt out below, since each store has only one genesis.
     let genesis: Vec<Kill> =
@@ -215,6 +217,10 @@ impl Victim {
                     arguments.push("--timers".to_owned());
                 }
                 Oracle::ledger(seed, records)
+            }
+            Workload::Spans => {
+                arguments.push("--workload=spans".to_owned());
+                Oracle::spans(seed, records)
             }
             Workload::Words => {
                 arguments.push("--workload=words".to_owned());
@@ -381,7 +387,7 @@ fn loses_and_doubles_nothing_when_its_process_is_killed() {
     let clock = SystemClock::new();
     let began = clock.now();
     let plan = plan(kills, &mut ChaCha8Rng::seed_from_u64(seed));
-    let summary = run(&plan, &[Workload::Ledger, Workload::Words], seed, None).unwrap_or_else(|text| panic!("{text}"));
+    let summary = run(&plan, &WORKLOADS, seed, None).unwrap_or_else(|text| panic!("{text}"));
     let took = clock.now().saturating_since(began);
     println!("kill9: nothing lost, nothing doubled, in {:.1} s\n{}", took.as_secs_f64(), summary.table());
 

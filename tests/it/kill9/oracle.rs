@@ -1,6 +1,6 @@
 //! Knows the input, reads the sink as a stranger would, and says what is lost, doubled or out of order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use millstream::connectors::file::{CommittedFile, read_committed};
@@ -14,6 +14,8 @@ pub(crate) enum Workload {
     Ledger,
     /// Words of files.
     Words,
+    /// Bookings per account between two pauses, by windows and by group state.
+    Spans,
 }
 
 /// Follows the committed rows of one store. Lives in the test's process, so that no kill restarts it.
@@ -36,6 +38,11 @@ enum Books {
         expected: BTreeMap<String, u64>,
         counts: BTreeMap<String, u64>,
     },
+    Spans {
+        /// Rows that are still to come.
+        expected: BTreeSet<String>,
+        came: BTreeSet<String>,
+    },
 }
 
 impl Oracle {
@@ -56,6 +63,27 @@ impl Oracle {
             *expected.entry(word.to_owned()).or_default() += 1;
         }
         Self::new(Books::Words { expected, counts: BTreeMap::new() })
+    }
+
+    /// Expects the spans of the bookings `0..records` of the seed.
+    pub(crate) fn spans(seed: u64, records: u64) -> Self {
+        let mut accounts: BTreeMap<u64, Vec<(i64, i64)>> = BTreeMap::new();
+        for booking in (0..records).map(|number| input::booking(seed, number)) {
+            accounts.entry(booking.account).or_default().push((input::value_date(&booking), booking.amount));
+        }
+        let mut expected = BTreeSet::new();
+        for (account, mut bookings) in accounts {
+            bookings.sort_unstable();
+            for span in bookings.chunk_by(|one, next| next.0 - one.0 <= input::GAP_MICROS as i64) {
+                let sum: i64 = span.iter().map(|(_, amount)| amount).sum();
+                let row = format!("{account} {} {} {} {sum}", span[0].0, span[span.len() - 1].0, span.len());
+                if input::comes_from_one_partition(account) {
+                    expected.insert(format!("group {row}"));
+                }
+                expected.insert(format!("window {row}"));
+            }
+        }
+        Self::new(Books::Spans { expected, came: BTreeSet::new() })
     }
 
     fn new(books: Books) -> Self {
@@ -152,6 +180,11 @@ impl Books {
                     return Err("doubled or invented, the input has fewer".to_owned());
                 }
             }
+            Self::Spans { expected, came } => match expected.take(row) {
+                Some(row) => drop(came.insert(row)),
+                None if came.contains(row) => return Err("doubled".to_owned()),
+                None => return Err("wrong state, or invented".to_owned()),
+            },
         }
         Ok(())
     }
@@ -162,6 +195,10 @@ impl Books {
                 let lost: usize = expected.values().map(ExactSizeIterator::len).sum();
                 if lost > 0 { Err(format!("lost: {lost} bookings are not in the books")) } else { Ok(()) }
             }
+            Self::Spans { expected, .. } => match expected.first() {
+                None => Ok(()),
+                Some(row) => Err(format!("lost: {} rows, the first is {row:?}", expected.len())),
+            },
             Self::Words { expected, counts } if expected == counts => Ok(()),
             Self::Words { expected, counts } => {
                 let wrong = expected.iter().filter(|(word, count)| counts.get(*word) != Some(count)).count();
@@ -193,6 +230,18 @@ fn the_oracle_tells_lost_doubled_and_wrong_rows_apart() {
     let skipped = row(1, input::booking(7, same[next_of_partition]).amount, same[next_of_partition]);
     assert!(verdict(&[skipped]).unwrap_err().contains("lost"));
     assert!(verdict(&[first, row(3, sum(2), same[1])]).unwrap_err().contains("wrong state"));
+
+    let spans = |change: fn(&mut Vec<String>)| {
+        let mut oracle = Oracle::spans(7, 3_000);
+        let Books::Spans { expected, .. } = &oracle.books else { unreachable!() };
+        let mut rows: Vec<String> = expected.iter().cloned().collect();
+        change(&mut rows);
+        rows.iter().try_for_each(|row| oracle.books.enter(row)).and_then(|()| oracle.books.close())
+    };
+    assert_eq!(spans(|_| ()), Ok(()));
+    assert!(spans(|rows| rows.push(rows[5].clone())).unwrap_err().contains("doubled"));
+    assert!(spans(|rows| drop(rows.pop())).unwrap_err().contains("lost: 1 rows"));
+    assert!(spans(|rows| rows[5].push('1')).unwrap_err().contains("wrong state"));
 
     let verdict = |rows: &[&str]| {
         let mut oracle = Oracle::words(["a b a"].into_iter());
