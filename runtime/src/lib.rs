@@ -15,6 +15,7 @@ pub mod handle;
 mod http;
 pub mod id;
 pub mod job;
+pub mod limits;
 pub mod metrics;
 pub mod mode;
 pub mod operator;

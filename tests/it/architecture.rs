@@ -14,7 +14,20 @@ use self::imports::{Import, child_modules, imports, module_of, test_modules};
 /// The modules of `runtime/src`, in groups. A module imports only from its own group and those before it; within a group
 /// there is no cycle.
 const GROUPS: &[&[&str]] = &[
-    &["id", "time", "record", "codec", "error", "fault", "canary", "position", "rows", "guarantee", "trigger"],
+    &[
+        "id",
+        "time",
+        "record",
+        "codec",
+        "error",
+        "fault",
+        "canary",
+        "position",
+        "rows",
+        "guarantee",
+        "limits",
+        "trigger",
+    ],
     &["watermark", "checkpoint", "timer", "mode", "metrics"],
     &["state"],
     &["channel"],

@@ -35,6 +35,7 @@ mod guarantees;
 mod hosts;
 #[cfg(feature = "rocksdb")]
 mod kill9;
+mod limits;
 mod log;
 mod memory;
 #[cfg(feature = "prometheus")]

@@ -75,6 +75,8 @@ impl Reader<String> for LinesReader {
             batch.records.extend(text.map(Record::new));
         }
         batch.end = Position::from_u64(self.offset);
+        batch.bytes += bytes as u64;
+        batch.files += u64::from(polled == Polled::End);
         if let Some(pace) = &mut self.pace {
             pace.issued(count);
         }

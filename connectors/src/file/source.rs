@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::source::{Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
+use millstream_runtime::source::{EpochLimits, Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
 use millstream_runtime::time::{SharedClock, SystemClock};
 
 use super::error::{LinesError, io_error};
@@ -37,6 +37,7 @@ pub struct Lines {
     per_second: Option<f64>,
     clock: SharedClock,
     open: OpenFiles,
+    limits: EpochLimits,
 }
 
 /// What to do with a line that is not UTF-8.
@@ -80,6 +81,7 @@ impl Lines {
             per_second: None,
             clock: Arc::new(SystemClock::new()),
             open: OpenFiles::default(),
+            limits: EpochLimits::default(),
         }
     }
 
@@ -100,6 +102,20 @@ impl Lines {
     /// whole. Default 1 MiB, at least 1.
     pub fn max_line_bytes(mut self, bytes: usize) -> Self {
         self.settings.most_bytes = bytes;
+        self
+    }
+
+    /// Lets a micro-batch take at most so many files, at least 1, of each subtask that reads any, and whole ones as long as it does not have
+    /// too many records; see [`EpochLimits::files`]. The files of a subtask are read one after the other then. Spark's `maxFilesPerTrigger`. Default: no limit.
+    pub fn max_files_per_epoch(mut self, files: u64) -> Self {
+        self.limits.files = Some(files);
+        self
+    }
+
+    /// Lets a micro-batch take files of at most so many bytes, at least 1; see [`EpochLimits::bytes`]. A file that has more is taken in several,
+    /// where Spark's `maxBytesPerTrigger` takes it whole. Not together with [`max_files_per_epoch`](Self::max_files_per_epoch). Default: no limit.
+    pub fn max_bytes_per_epoch(mut self, bytes: u64) -> Self {
+        self.limits.bytes = Some(bytes);
         self
     }
 
@@ -143,6 +159,14 @@ impl Source for Lines {
             return Ok(vec![SplitId::new(self.name()?)]);
         }
         Ok(tree::files_below(&self.path, self.suffixes.as_deref())?.into_iter().map(SplitId::new).collect())
+    }
+
+    fn concurrent_splits(&self) -> usize {
+        if self.limits.files.is_some() { 1 } else { usize::MAX }
+    }
+
+    fn epoch_limits(&self) -> EpochLimits {
+        self.limits
     }
 
     fn declaration(&self) -> SourceDeclaration {

@@ -17,7 +17,7 @@ use crate::sink::{
     DirectSink, Guarantee, IntoSink, OutboxSink, SinkContext, SinkDeclaration, SinkSpec, TokenSinkFactory,
 };
 use crate::source::{
-    Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceDeclaration, SourceHead, SplitStart,
+    EpochLimits, Fetched, Fetcher, Fetching, IdleWatch, Idleness, Source, SourceDeclaration, SourceHead, SplitStart,
 };
 
 /// Joins several branches that read the same vertex.
@@ -104,8 +104,8 @@ pub trait SourceVertex: Send + Sync {
     /// What it says about itself; see [`Source::declaration`].
     fn declaration(&self) -> SourceDeclaration;
 
-    /// See [`Source::max_records_per_epoch`].
-    fn max_records_per_epoch(&self) -> Option<u64>;
+    /// See [`Source::epoch_limits`].
+    fn epoch_limits(&self) -> EpochLimits;
 }
 
 /// A source.
@@ -160,8 +160,8 @@ impl<S: Source> SourceVertex for SourceOf<S> {
         self.0.declaration()
     }
 
-    fn max_records_per_epoch(&self) -> Option<u64> {
-        self.0.max_records_per_epoch()
+    fn epoch_limits(&self) -> EpochLimits {
+        self.0.epoch_limits()
     }
 }
 

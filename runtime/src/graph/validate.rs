@@ -204,11 +204,25 @@ impl Graph {
 
     fn check_limits(&self, errors: &mut Vec<BuildError>) {
         for vertex in &self.vertices {
-            if let VertexKind::Source(source) = &vertex.kind
-                && source.max_records_per_epoch() == Some(0)
-            {
+            let VertexKind::Source(source) = &vertex.kind else { continue };
+            let limits = source.epoch_limits();
+            let each = [
+                ("max_records_per_epoch", Some(limits.records)),
+                ("max_files_per_epoch", limits.files),
+                ("max_bytes_per_epoch", limits.bytes),
+            ];
+            for (what, _) in each.into_iter().filter(|(_, limit)| *limit == Some(0)) {
                 let given = format!("0 for the source {:?} at {}", vertex.name, BuildError::place(vertex.at));
-                errors.push(BuildError::OutOfRange { what: "max_records_per_epoch", given, range: "at least 1" });
+                errors.push(BuildError::OutOfRange { what, given, range: "at least 1" });
+            }
+            if limits.files.is_some() && limits.bytes.is_some() {
+                let reason = "a micro-batch is limited in files and in bytes; give one of max_files_per_epoch and max_bytes_per_epoch";
+                errors.push(BuildError::Unsupported {
+                    code: "E-SRC-03",
+                    operator: vertex.name.clone(),
+                    at: BuildError::place(vertex.at),
+                    reason: reason.to_owned(),
+                });
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::channel::Bell;
 use crate::checkpoint::Barrier;
+use crate::limits::EpochLimits;
 use crate::metrics::{MetricsLevel, OperatorMeter, OutputMeter, TaskMeter};
 use crate::operator::diverted::{DeadLetterCounter, DeadLetterKind, DeadLetters, DropCounter, DropReason, Dropped};
 use crate::state::MemoryBudget;
@@ -226,8 +227,8 @@ pub struct SourceControl {
 struct SourceShared {
     /// The memory that what comes in will take.
     memory: MemoryBudget,
-    /// Most records of the subtask in one micro-batch.
-    limit: usize,
+    /// Most that the subtask gives to one micro-batch.
+    limits: EpochLimits,
     /// The first epoch is a micro-batch that had begun.
     replays: bool,
     pending: AtomicBool,
@@ -237,10 +238,10 @@ struct SourceShared {
 }
 
 impl SourceControl {
-    /// Makes the control of a source whose records are held back while this memory is full, and of which a micro-batch takes so many
+    /// Makes the control of a source whose records are held back while this memory is full, and of which a micro-batch takes so much
     /// at most.
-    pub fn within(memory: MemoryBudget, limit: usize) -> Self {
-        Self { shared: Arc::new(SourceShared { memory, limit, ..SourceShared::default() }) }
+    pub fn within(memory: MemoryBudget, limits: EpochLimits) -> Self {
+        Self { shared: Arc::new(SourceShared { memory, limits, ..SourceShared::default() }) }
     }
 
     /// Makes it one whose first epoch is a micro-batch that had begun: it gives what the plan takes of its splits, and nothing else.
@@ -257,9 +258,9 @@ impl SourceControl {
         self.shared.replays
     }
 
-    /// Most records of the subtask in one micro-batch.
-    pub(crate) fn limit(&self) -> usize {
-        self.shared.limit
+    /// Most that the subtask gives to one micro-batch.
+    pub(crate) fn limits(&self) -> EpochLimits {
+        self.shared.limits
     }
 
     /// The memory that what comes in will take. Nobody rings when there is some again.

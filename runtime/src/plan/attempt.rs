@@ -24,9 +24,6 @@ use crate::state::log::Restored;
 use crate::state::store::StoreShare;
 use crate::time::SharedClock;
 
-/// Most records of a source in one micro-batch where it says nothing.
-const RECORDS_PER_EPOCH: u64 = 262_144;
-
 /// What an attempt is made from.
 #[derive(Clone, Debug)]
 pub struct AttemptSpec {
@@ -244,18 +241,16 @@ impl Plan {
             until: None,
         });
         let open = open.collect();
-        let limit = source.max_records_per_epoch().unwrap_or(RECORDS_PER_EPOCH).max(1);
-        let all = shares.iter().map(Vec::len).sum::<usize>().max(1);
+        let per_epoch = source.epoch_limits();
+        let all = shares.iter().map(Vec::len).sum::<usize>();
         for (index, splits) in (0..self.parallelism).zip(shares) {
             let Some(seed) = seeds.get_mut(&SubtaskId { task: task.id, index }) else { continue };
-            // By splits: a subtask that has none takes none.
-            let limit = (u128::from(limit) * splits.len() as u128).div_ceil(all as u128);
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
-            let control = SourceControl::within(spec.memory.clone(), limit).replaying(spec.restored.plan.is_some());
+            let per_epoch = per_epoch.share(splits.len(), all);
+            let control = SourceControl::within(spec.memory.clone(), per_epoch).replaying(spec.restored.plan.is_some());
             // A drained pipeline reads nothing more unless the job says so.
             control.hold(spec.restored.closing.is_some());
             let (watch, idleness) = idleness(Arc::clone(&spec.clock), splits.len(), &limits);
-            let queue = (spec.read_ahead, limit);
+            let queue = (spec.read_ahead, usize::try_from(per_epoch.records).unwrap_or(usize::MAX));
             let (fetching, fetched) = source.fetcher((splits.clone(), watch), queue, &seed.control);
             seed.source = Some(SourceSeed { control: control.clone(), fetching });
             seed.source_control = Some((control, (splits, idleness), fetched));

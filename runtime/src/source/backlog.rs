@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 
 use crate::checkpoint::PlannedSplit;
 use crate::id::OperatorId;
+use crate::limits::EpochLimits;
 use crate::operator::Amount;
 use crate::position::{Position, SplitId};
 use crate::source::Batch;
+use crate::source::load::Load;
 use crate::time::Timestamp;
 
 /// Most records that [`Amount::All`] may bring together in one subtask: they are all in memory.
-const CEILING: usize = 4 << 20;
+const CEILING: u64 = 4 << 20;
 
 /// A batch of a split.
 #[derive(Debug)]
@@ -54,9 +56,10 @@ pub(super) struct Backlog<T> {
     planned: VecDeque<Item<T>>,
     /// Behind them.
     ahead: VecDeque<Item<T>>,
-    records: usize,
-    /// Most records of a micro-batch; a single batch of more goes alone.
-    limit: usize,
+    /// What they amount to.
+    load: Load,
+    /// Most of a micro-batch; a single batch of more goes alone.
+    limits: EpochLimits,
     /// Which splits had nothing, or ended, since the attempt began.
     dry: Vec<bool>,
     /// By split, while a plan that was found is put together.
@@ -70,7 +73,7 @@ impl<T> Backlog<T> {
     /// Begins with what a plan that was found takes of each split, if one was (`replays`), and with the splits that have ended.
     pub(super) fn new(
         splits: impl Iterator<Item = (Option<(u64, Position)>, bool)>,
-        limit: usize,
+        limits: EpochLimits,
         replays: bool,
     ) -> Self {
         let (left, dry): (Vec<_>, Vec<_>) =
@@ -80,8 +83,8 @@ impl<T> Backlog<T> {
         let mut backlog = Self {
             planned: VecDeque::new(),
             ahead: VecDeque::new(),
-            records: 0,
-            limit: limit.max(1),
+            load: Load::default(),
+            limits,
             dry,
             left,
             asked: None,
@@ -95,12 +98,7 @@ impl<T> Backlog<T> {
     fn move_places(&mut self) {
         for (split, left) in self.left.iter_mut().flatten().enumerate() {
             if let Some(Left { end, .. }) = left.take_if(|left| left.records == 0) {
-                self.planned.push_back(Item {
-                    split,
-                    batch: Batch { records: Vec::new(), end },
-                    at: Timestamp::MIN,
-                    ended: false,
-                });
+                self.planned.push_back(Item { split, batch: Batch::at(end), at: Timestamp::MIN, ended: false });
             }
         }
     }
@@ -112,14 +110,14 @@ impl<T> Backlog<T> {
 
     /// Says whether a further batch is wanted.
     pub(super) fn has_room(&self) -> bool {
-        self.records < self.limit || self.goes_on()
+        !self.load.fills(self.limits) || self.goes_on()
     }
 
     /// Takes the first batch, planned or not.
     pub(super) fn pop(&mut self) -> Option<Item<T>> {
         self.pop_planned().or_else(|| {
             let item = self.ahead.pop_front()?;
-            self.records -= item.batch.records.len();
+            self.load = self.load.minus(Load::of(&item.batch));
             Some(item)
         })
     }
@@ -133,7 +131,7 @@ impl<T> Backlog<T> {
     pub(super) fn clear(&mut self) {
         self.planned.clear();
         self.ahead.clear();
-        (self.records, self.asked) = (0, None);
+        (self.load, self.asked) = (Load::default(), None);
     }
 
     /// Says whether a micro-batch is being put together that takes what it takes: everything, or what a plan says that was found.
@@ -183,12 +181,14 @@ impl<T> Backlog<T> {
                 self.planned.push_back(item);
                 return Ok(());
             }
-            let behind = Batch { records: rest, end: std::mem::replace(&mut item.batch.end, end) };
+            // A file that ends in it ends behind the cut.
+            let (files, bytes) = (std::mem::take(&mut item.batch.files), std::mem::take(&mut item.batch.bytes));
+            let behind = Batch { records: rest, end: std::mem::replace(&mut item.batch.end, end), files, bytes };
             let behind = Item { split: item.split, batch: behind, at: item.at, ended: std::mem::take(&mut item.ended) };
             self.planned.push_back(item);
             item = behind;
         }
-        self.records += item.batch.records.len();
+        self.load = self.load.plus(Load::of(&item.batch));
         self.ahead.push_back(item);
         Ok(())
     }
@@ -221,7 +221,7 @@ impl<T> Backlog<T> {
             (self.asked, self.was_empty) = (None, true);
             return Ok(Some((Vec::new(), false)));
         }
-        if amount == Amount::All && self.records > CEILING {
+        if amount == Amount::All && self.load.records() > CEILING {
             return Err(TooMany);
         }
         let all_dry = self.dry.iter().all(|dry| *dry);
@@ -233,19 +233,39 @@ impl<T> Backlog<T> {
         if !knows {
             return Ok(None);
         }
+        let limits = if amount == Amount::All { EpochLimits::NONE } else { self.limits };
+        let Some(count) = self.fitting(limits, all_dry) else { return Ok(None) };
         self.asked = None;
-        let limit = if amount == Amount::All { usize::MAX } else { self.limit };
-        let mut taken = 0;
-        while let Some(records) = self.ahead.front().map(|item| item.batch.records.len()) {
-            if taken > 0 && taken + records > limit {
-                break;
-            }
-            taken += records;
-            self.records -= records;
-            self.planned.extend(self.ahead.pop_front());
+        for item in self.ahead.drain(..count) {
+            self.load = self.load.minus(Load::of(&item.batch));
+            self.planned.push_back(item);
         }
         self.was_empty = self.planned.is_empty();
         Ok(Some((self.describe(operator, name), all_dry && self.ahead.is_empty())))
+    }
+
+    /// Counts the batches that fit into a micro-batch; nothing if it takes whole files and has to wait for the end of one.
+    fn fitting(&self, limits: EpochLimits, all_dry: bool) -> Option<usize> {
+        let (mut taken, mut count, mut whole) = (Load::default(), 0, 0);
+        for item in &self.ahead {
+            let load = Load::of(&item.batch);
+            let with = taken.plus(load);
+            if count > 0 && with.exceeds(limits) {
+                break;
+            }
+            (taken, count) = (with, count + 1);
+            if load.ends_file() {
+                whole = count;
+            }
+        }
+        if limits.files.is_none() || count == 0 {
+            return Some(count);
+        }
+        if whole > 0 {
+            return Some(whole);
+        }
+        // The file is larger than a micro-batch may be, or its end is not going to come.
+        (all_dry || !self.has_room()).then_some(count)
     }
 
     fn describe(&self, operator: OperatorId, name: impl Fn(usize) -> Option<SplitId>) -> Vec<PlannedSplit> {
@@ -264,108 +284,4 @@ impl<T> Backlog<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Record;
-
-    /// Records `from..to` of a split, whose end position is `to`.
-    fn item(split: usize, from: u64, to: u64) -> Item<u64> {
-        let batch = Batch { records: (from..to).map(Record::new).collect(), end: Position::from_u64(to) };
-        Item { split, batch, at: Timestamp::MIN, ended: false }
-    }
-
-    fn backlog(planned: &[Option<(u64, u64)>], limit: usize) -> Backlog<u64> {
-        let replays = planned.iter().any(Option::is_some);
-        let planned = planned.iter().map(|split| split.map(|(records, end)| (records, Position::from_u64(end))));
-        Backlog::new(planned.map(|planned| (planned, false)), limit, replays)
-    }
-
-    fn answer(backlog: &mut Backlog<u64>, more: bool, stopped: bool) -> Option<(Vec<(u64, u64)>, bool)> {
-        let name = |split: usize| Some(SplitId::new(split.to_string()));
-        let (splits, dry) = backlog.answer(OperatorId::default(), name, (more, stopped)).unwrap()?;
-        Some((splits.iter().map(|split| (split.records, split.end.as_u64().unwrap())).collect(), dry))
-    }
-
-    fn passed(backlog: &mut Backlog<u64>) -> Vec<(usize, Vec<u64>, u64)> {
-        let items = std::iter::from_fn(|| backlog.pop_planned());
-        let of = |item: Item<u64>| {
-            let records = item.batch.records.iter().map(|record| record.value).collect();
-            (item.split, records, item.batch.end.as_u64().unwrap())
-        };
-        items.map(of).collect()
-    }
-
-    #[test]
-    fn a_batch_is_what_is_at_hand_within_the_limit() {
-        let mut backlog = backlog(&[None, None], 5);
-        backlog.push(item(0, 0, 3)).unwrap();
-        backlog.push(item(1, 0, 2)).unwrap();
-        assert!(!backlog.has_room());
-        backlog.push(item(0, 3, 4)).unwrap();
-        assert_eq!(answer(&mut backlog, false, false), None, "nobody asked");
-        backlog.ask(Amount::AtHand);
-        assert_eq!(answer(&mut backlog, true, false), None, "there may be more at once");
-        assert_eq!(answer(&mut backlog, false, false), Some((vec![(3, 3), (2, 2)], false)));
-        assert_eq!(passed(&mut backlog), [(0, vec![0, 1, 2], 3), (1, vec![0, 1], 2)]);
-        assert!(backlog.has(0) && !backlog.has(1));
-    }
-
-    #[test]
-    fn what_there_is_waits_until_every_split_has_had_nothing() {
-        let mut backlog = backlog(&[None, None], 100);
-        backlog.push(item(0, 0, 3)).unwrap();
-        backlog.ask(Amount::ThereIs);
-        backlog.note_dry(0);
-        assert_eq!(answer(&mut backlog, false, false), None);
-        backlog.push(Item { ended: true, ..item(1, 0, 1) }).unwrap();
-        assert_eq!(answer(&mut backlog, false, false), Some((vec![(3, 3), (1, 1)], true)));
-    }
-
-    #[test]
-    fn while_records_are_held_back_a_batch_has_none_and_says_so_again_behind_it() {
-        let mut backlog = backlog(&[None], 100);
-        backlog.push(item(0, 0, 3)).unwrap();
-        backlog.ask(Amount::AtHand);
-        assert_eq!(answer(&mut backlog, false, true), Some((vec![], false)));
-        assert!(!backlog.take_news(true) && backlog.take_news(false) && !backlog.take_news(false));
-    }
-
-    #[test]
-    fn a_plan_that_was_found_takes_the_same_records_however_they_are_cut_now() {
-        let mut backlog = backlog(&[Some((4, 10)), None, Some((0, 7))], 1);
-        backlog.ask(Amount::AtHand);
-        backlog.push(item(1, 0, 2)).unwrap();
-        backlog.push(item(0, 6, 9)).unwrap();
-        assert_eq!(answer(&mut backlog, false, true), None);
-        backlog.push(item(0, 9, 12)).unwrap();
-        assert_eq!(answer(&mut backlog, false, true), Some((vec![], false)));
-        assert_eq!(passed(&mut backlog), [(2, vec![], 7), (0, vec![6, 7, 8], 9), (0, vec![9], 10)]);
-        // The rest stays in order.
-        backlog.ask(Amount::ThereIs);
-        (0..3).for_each(|split| backlog.note_dry(split));
-        assert_eq!(answer(&mut backlog, false, false), Some((vec![(2, 2)], false)));
-        backlog.ask(Amount::AtHand);
-        passed(&mut backlog);
-        assert_eq!(answer(&mut backlog, false, false), Some((vec![(2, 12)], true)));
-    }
-
-    #[test]
-    fn a_source_of_which_the_plan_takes_nothing_gives_nothing() {
-        let mut backlog: Backlog<u64> = Backlog::new([(None, false)].into_iter(), 100, true);
-        backlog.push(item(0, 0, 3)).unwrap();
-        backlog.ask(Amount::AtHand);
-        assert_eq!(answer(&mut backlog, false, false), Some((vec![], false)));
-        assert_eq!(passed(&mut backlog), []);
-        backlog.ask(Amount::AtHand);
-        assert_eq!(answer(&mut backlog, false, false), Some((vec![(3, 3)], false)));
-    }
-
-    #[test]
-    fn a_split_with_fewer_records_than_were_planned_is_an_error() {
-        let mut backlog = backlog(&[Some((4, 10))], 1);
-        let error = backlog.push(Item { ended: true, ..item(0, 6, 9) }).unwrap_err();
-        let text = "the split ends 1 records before the end of the micro-batch that had begun; a source has to give the same \
-                    records from a position again";
-        assert_eq!(error.to_string(), text);
-    }
-}
+mod tests;

@@ -163,7 +163,7 @@ fn poll_split<T: Send + 'static>(
         split.state = State::Open(source.reader(&split.start.split, split.start.from.as_ref())?);
     }
     let State::Open(reader) = &mut split.state else { return Ok(None) };
-    let mut batch = Batch { records: Vec::new(), end: split.start.from.clone().unwrap_or_default() };
+    let mut batch = Batch::at(split.start.from.clone().unwrap_or_default());
     let polled = reader.poll(&mut batch, limit)?;
     if batch.records.len() > limit {
         return Err(format!("a reader returned {} records, more than the limit", batch.records.len()).into());

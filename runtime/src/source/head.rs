@@ -88,7 +88,7 @@ impl<T> SourceHead<T> {
         source: SourceControl,
     ) -> Self {
         let planned = splits.iter().map(|start| (start.planned.clone(), start.ended));
-        let backlog = Backlog::new(planned, source.limit(), source.replays());
+        let backlog = Backlog::new(planned, source.limits(), source.replays());
         let splits = splits.into_iter().map(|start| Split {
             id: start.split,
             position: start.from,

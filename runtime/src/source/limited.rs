@@ -1,9 +1,9 @@
-//! [`Limited`]: a source of which a micro-batch takes no more than so much.
+//! [`Limited`]: a source of which a micro-batch takes no more than so many records.
 
 use crate::error::BoxError;
 use crate::guarantee::SourceDeclaration;
 use crate::position::{Position, SplitId};
-use crate::source::{Reader, Source};
+use crate::source::{EpochLimits, Reader, Source};
 
 /// See [`Source::with_max_records_per_epoch`].
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +33,8 @@ impl<S: Source> Source for Limited<S> {
         self.source.concurrent_splits()
     }
 
-    fn max_records_per_epoch(&self) -> Option<u64> {
-        Some(self.records)
+    fn epoch_limits(&self) -> EpochLimits {
+        EpochLimits { records: self.records, ..self.source.epoch_limits() }
     }
 
     fn declaration(&self) -> SourceDeclaration {

@@ -9,6 +9,7 @@ mod fetch;
 mod head;
 mod idleness;
 mod limited;
+mod load;
 
 pub use self::fetch::{Fetch, Fetcher, Fetching};
 pub use self::head::SourceHead;
@@ -17,6 +18,7 @@ pub use self::idleness::{IdleWatch, Idleness};
 pub use self::limited::Limited;
 use crate::error::BoxError;
 pub use crate::guarantee::{Guarantee, SourceDeclaration};
+pub use crate::limits::EpochLimits;
 pub use crate::position::{Position, SplitId};
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -48,13 +50,12 @@ pub trait Source: Send + Sync + 'static {
         usize::MAX
     }
 
-    /// Most records of the source in one micro-batch, shared out to its splits; at least 1, of each subtask that reads any. 262,144 where it says nothing. In continuous
-    /// mode nothing is limited.
-    fn max_records_per_epoch(&self) -> Option<u64> {
-        None
+    /// Most of the source in one micro-batch. It may change from one start to the next.
+    fn epoch_limits(&self) -> EpochLimits {
+        EpochLimits::default()
     }
 
-    /// Lets a micro-batch take at most so many records of the source; at least 1. It may change from one start to the next.
+    /// Lets a micro-batch take at most so many records of the source; at least 1. See [`EpochLimits`].
     fn with_max_records_per_epoch(self, records: u64) -> Limited<Self>
     where
         Self: Sized,
@@ -103,11 +104,22 @@ pub struct Batch<T> {
     pub records: Vec<Record<T>>,
     /// The place after them. A reader opened there returns what follows.
     pub end: Position,
+    /// How many files end in it, where the source reads files: what [`EpochLimits::files`] counts.
+    pub files: u64,
+    /// How many bytes the records were read from, where the source knows: what [`EpochLimits::bytes`] counts.
+    pub bytes: u64,
+}
+
+impl<T> Batch<T> {
+    /// Makes an empty one that ends at a place.
+    pub const fn at(end: Position) -> Self {
+        Self { records: Vec::new(), end, files: 0, bytes: 0 }
+    }
 }
 
 impl<T> Default for Batch<T> {
     fn default() -> Self {
-        Self { records: Vec::new(), end: Position::default() }
+        Self::at(Position::default())
     }
 }
 

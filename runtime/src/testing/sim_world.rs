@@ -11,7 +11,7 @@ use crate::id::Epoch;
 use crate::position::{Position, SplitId};
 use crate::record::Record;
 use crate::sink::{Encoder, EpochBatch, IntoSink, SinkContext, SinkError, SinkErrorKind, SinkSpec, Token, TokenSink};
-use crate::source::{Batch, Polled, Reader, Source};
+use crate::source::{Batch, EpochLimits, Polled, Reader, Source};
 
 /// One record of a [`SimSource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -33,6 +33,9 @@ pub struct SimSource {
     pub first_split: u32,
 }
 
+/// As if a split's records were in files of so many.
+const SIM_FILE: u64 = 10;
+
 impl Source for SimSource {
     type Out = Numbered;
 
@@ -40,8 +43,14 @@ impl Source for SimSource {
         Ok((0..self.lengths.len()).map(|split| SplitId::new(split.to_string())).collect())
     }
 
-    fn max_records_per_epoch(&self) -> Option<u64> {
-        (!self.seed.is_multiple_of(3)).then_some(1 + (self.seed >> 8) % 60)
+    fn epoch_limits(&self) -> EpochLimits {
+        let (limits, some) = (EpochLimits::default(), 1 + (self.seed >> 8) % 60);
+        match self.seed % 4 {
+            0 => limits,
+            1 => EpochLimits { files: Some(1 + some % 4), ..limits },
+            2 => EpochLimits { bytes: Some(some), ..limits },
+            _ => EpochLimits { records: some, ..limits },
+        }
     }
 
     fn reader(&self, split: &SplitId, from: Option<&Position>) -> Result<Box<dyn Reader<Numbered>>, BoxError> {
@@ -69,8 +78,10 @@ impl Reader<Numbered> for SimReader {
         let count = self.rng.random_range(0..=largest).min(self.length - self.next);
         let split = self.split;
         batch.records.extend((self.next..self.next + count).map(|seq| Record::new(Numbered { split, seq })));
+        let files = self.next / SIM_FILE;
         self.next += count;
         batch.end = Position::from_u64(self.next);
+        (batch.files, batch.bytes) = (self.next / SIM_FILE - files, count);
         Ok(match count {
             _ if self.next == self.length => Polled::End,
             0 => Polled::Idle,

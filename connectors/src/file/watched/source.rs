@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_runtime::error::BoxError;
-use millstream_runtime::source::{Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
+use millstream_runtime::source::{EpochLimits, Guarantee, Position, Reader, Source, SourceDeclaration, SplitId};
 use millstream_runtime::state::store::{Durability, StateBackend};
 use millstream_runtime::time::{SharedClock, SystemClock};
 
@@ -56,6 +56,7 @@ pub struct WatchedDirectory {
     files: Vec<String>,
     interval: Duration,
     missing: MissingFiles,
+    limits: EpochLimits,
 }
 
 impl WatchedDirectory {
@@ -83,6 +84,7 @@ impl WatchedDirectory {
             files: Vec::new(),
             interval: Duration::from_secs(1),
             missing: MissingFiles::default(),
+            limits: EpochLimits::default(),
         }
     }
 
@@ -139,6 +141,20 @@ impl WatchedDirectory {
         self
     }
 
+    /// Lets a micro-batch take at most so many files, at least 1, of each subtask that reads any, and whole ones as long as it does not have
+    /// too many records; see [`EpochLimits::files`]. Spark's `maxFilesPerTrigger`. Default: no limit.
+    pub fn max_files_per_epoch(mut self, files: u64) -> Self {
+        self.limits.files = Some(files);
+        self
+    }
+
+    /// Lets a micro-batch take files of at most so many bytes, at least 1; see [`EpochLimits::bytes`]. A file that has more is taken in several,
+    /// where Spark's `maxBytesPerTrigger` takes it whole. Not together with [`max_files_per_epoch`](Self::max_files_per_epoch). Default: no limit.
+    pub fn max_bytes_per_epoch(mut self, bytes: u64) -> Self {
+        self.limits.bytes = Some(bytes);
+        self
+    }
+
     /// Sets what happens with a line that is not UTF-8. Default: [`InvalidText::Fail`].
     pub fn invalid_utf8(mut self, policy: InvalidText) -> Self {
         self.settings.invalid = policy;
@@ -191,6 +207,10 @@ impl Source for WatchedDirectory {
         self.checked()?.check()?;
         self.watched.open()?;
         Ok(vec![SplitId::new(SPLIT)])
+    }
+
+    fn epoch_limits(&self) -> EpochLimits {
+        self.limits
     }
 
     fn declaration(&self) -> SourceDeclaration {

@@ -10,7 +10,9 @@ use crate::checkpoint::Barrier;
 use crate::error::BoxError;
 use crate::id::{Attempt, Epoch, ExecutionMode, SubtaskId};
 use crate::operator::{BatchTime, Splits, TaskClock};
-use crate::source::{Batch, Fetch, Fetcher, Fetching, IdleWatch, Polled as Answer, Reader, Source, idleness};
+use crate::source::{
+    Batch, EpochLimits, Fetch, Fetcher, Fetching, IdleWatch, Polled as Answer, Reader, Source, idleness,
+};
 use crate::state::MemoryBudget;
 use crate::state::budget::Taken;
 use crate::time::{Clock, SharedClock};
@@ -115,7 +117,7 @@ impl Bench {
 
     fn batch(&self, split: usize, values: &[i64], ended: bool) {
         let records = values.iter().map(|value| Record::new(*value)).collect();
-        let batch = Batch { records, end: Position::from_u64(values.len() as u64) };
+        let batch = Batch { records, ..Batch::at(Position::from_u64(values.len() as u64)) };
         self.batches.try_send(Fetched::Batch { split, batch, at: Timestamp::MIN, ended }).unwrap();
     }
 
@@ -297,7 +299,9 @@ fn micro_batches_that_wait_for_memory_ask_for_epochs_which_may_free_some() {
     let memory = MemoryBudget::new(0);
     let mut taken = memory.join();
     taken.report(Taken { bytes: 1, ..Taken::default() });
-    let mut bench = bench_of(1, &[], &[], SourceControl::within(memory, 10)).in_micro_batches();
+    let mut bench =
+        bench_of(1, &[], &[], SourceControl::within(memory, EpochLimits { records: 10, ..EpochLimits::default() }))
+            .in_micro_batches();
     let asked = |bench: &mut Bench| {
         bench.turns();
         let effects = bench.context.take_effects().into_iter();
