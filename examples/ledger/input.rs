@@ -34,9 +34,10 @@ pub(crate) fn booking(seed: u64, number: u64) -> Booking {
     Booking { partition: partition as u32, seq: number / u64::from(PARTITIONS), account, amount }
 }
 
-/// When a booking counts, in microseconds: they come in this order within a partition, and no two have the same date.
+/// When a booking counts, in microseconds: they come in this order within a partition, and no two have the same date. Watermarks begin at
+/// zero, so that whatever has that date is late.
 pub(crate) fn value_date(booking: &Booking) -> i64 {
-    i64::try_from(booking.seq).unwrap_or(i64::MAX / 1_000) * 1_000 + i64::from(booking.partition)
+    (i64::try_from(booking.seq).unwrap_or(i64::MAX / 2_000) + 1) * 1_000 + i64::from(booking.partition)
 }
 
 /// Says whether all bookings of an account come from one partition, and so in the order of their dates.

@@ -1,6 +1,6 @@
 //! What a micro-batch takes of a source at most: files and bytes. Records are in `micro_batch`.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use millstream::prelude::*;
 use millstream::runtime::source::Source;
@@ -12,8 +12,8 @@ fn files(lines: &[usize]) -> TempDir {
     for (number, lines) in lines.iter().enumerate() {
         let path = directory.path().join(format!("{number}.txt"));
         std::fs::write(&path, format!("{number:09}\n").repeat(*lines)).unwrap();
-        let age = Duration::from_secs(60 * number as u64);
-        std::fs::File::options().append(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        let written = UNIX_EPOCH + Duration::from_secs(1_600_000_000 - 60 * number as u64);
+        std::fs::File::options().append(true).open(&path).unwrap().set_modified(written).unwrap();
     }
     directory
 }

@@ -406,7 +406,12 @@ fn loses_and_doubles_nothing_when_its_process_is_killed() {
 fn a_planted_bug_is_found() {
     let random = |millis| Kill::Random(Duration::from_millis(millis));
     let plan = [vec![random(30), random(50)]];
-    for (bug, workload, word) in [("skip", Workload::Ledger, "lost"), ("double", Workload::Words, "doubled")] {
+    let bugs = [
+        ("skip", Workload::Ledger, "lost"),
+        ("double", Workload::Words, "doubled"),
+        ("double", Workload::Spans, "wrong state"),
+    ];
+    for (bug, workload, word) in bugs {
         let text = run(&plan, &[workload], 3, Some(bug)).expect_err("the oracle is blind");
         println!("kill9: found {bug}: {text}");
         assert!(text.contains(word), "{bug} was found as: {text}");
