@@ -146,7 +146,8 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
         self.maps.iter().flat_map(HashTable::iter).map(|slot| (&slot.key, &slot.content))
     }
 
-    /// Puts back what the log holds; later chunks and entries win, and all of them over the rows. Entries of other states and key groups are skipped.
+    /// Puts back what the log holds, into an empty table; later chunks and entries win, and all of them over the rows. Entries of other
+    /// states and key groups are skipped.
     ///
     /// # Errors
     /// [`LoadError`] names the state whose type does not fit.
@@ -159,7 +160,12 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             let other = planted(Canary::OtherKeyGroup);
             groups.contains(&if other { key_groups.group(crc32fast::hash(parsed.key)) } else { parsed.group })
         };
-        for stored in chunks.iter().flat_map(|chunk| entry::entries(chunk)) {
+        // The newest first: of keys that change in every epoch a long log has very many entries that need not be decoded then.
+        let newest_first = chunks.iter().rev().flat_map(|chunk| {
+            let entries: Vec<_> = entry::entries(chunk).collect();
+            entries.into_iter().rev()
+        });
+        for stored in newest_first {
             let state = self.setup.state;
             let parsed = EntryKey::parse(stored.key).ok_or(LoadError::Key { state })?;
             if parsed.state != state || !is_mine(&parsed) {
@@ -167,9 +173,13 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
             }
             let key = K::read_key(parsed.key).ok_or(LoadError::Key { state })?;
             let element = C::read_element(parsed.element).ok_or(LoadError::Key { state })?;
+            let hash = key.borrow().key_hash(&mut Vec::new());
+            if self.content(hash, key.borrow()).is_some_and(|content| content.cell(&element).is_some()) {
+                continue;
+            }
             let value = stored.value.map(|bytes| self.form.decode(bytes)).transpose();
             let value = value.map_err(|source| LoadError::Value { state, source })?;
-            self.put_restored(key, &element, value);
+            self.put_restored((hash, key), &element, value);
         }
         Ok(())
     }
@@ -261,8 +271,7 @@ impl<K: StreamKey, C: Content, F: Form<C::Value>> Table<K, C, F> {
     }
 
     /// Puts a cell there as the log has it. A removal stays as a tombstone: the rows may still hold the value.
-    fn put_restored(&mut self, key: K, element: &C::Element, value: Option<C::Value>) {
-        let hash = key.borrow().key_hash(&mut Vec::new());
+    fn put_restored(&mut self, (hash, key): (u32, K), element: &C::Element, value: Option<C::Value>) {
         let index = self.index(hash);
         // The log says which epoch it was; that it was not later than this one is all that counts.
         let stamp = Stamp::new(self.setup.restored).encoded();

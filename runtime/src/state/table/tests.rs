@@ -36,9 +36,8 @@ fn content(table: &Table<u32, Single<u64>>) -> BTreeMap<u32, u64> {
 /// What a store would hold after these deltas.
 fn restored<'a>(deltas: impl IntoIterator<Item = &'a Delta>) -> BTreeMap<u32, u64> {
     let mut fresh = table();
-    for delta in deltas {
-        fresh.load(&delta.chunks).unwrap();
-    }
+    let chunks: Vec<_> = deltas.into_iter().flat_map(|delta| delta.chunks.iter().cloned()).collect();
+    fresh.load(&chunks).unwrap();
     content(&fresh)
 }
 
@@ -136,8 +135,26 @@ fn elements_of_a_key_change_and_are_written_each_by_itself() {
     let mut fresh = Sets::new(setup(0..960));
     fresh.load(&deltas[0].chunks).unwrap();
     assert_eq!(live(&fresh), (0..10).map(|element| ((7, element), 1)).collect());
-    fresh.load(&deltas[1].chunks).unwrap();
+    let mut fresh = Sets::new(setup(0..960));
+    fresh.load(&[deltas[0].chunks.clone(), deltas[1].chunks.clone()].concat()).unwrap();
     assert_eq!(live(&fresh), after_two);
+}
+
+#[test]
+fn the_last_entry_of_a_cell_counts_and_those_before_it_are_not_decoded() {
+    // Encoded in two bytes, of which the first says so; 0xC1 says nothing.
+    let broken = |element| {
+        let mut entry = log_of(7, element, Some(200));
+        let value = entry.len() - 2;
+        entry[value] = 0xC1;
+        entry
+    };
+    let old = [broken(1), broken(2), log_of(7, 3, Some(30))].concat();
+    let new = [log_of(7, 1, Some(10)), log_of(7, 1, Some(11)), log_of(7, 2, None)].concat();
+    let mut sets = Sets::new(setup(0..960));
+    sets.load(&[old.clone(), new.clone()]).unwrap();
+    assert_eq!(live(&sets), [((7, 1), 11), ((7, 3), 30)].into());
+    assert!(matches!(Sets::new(setup(0..960)).load(&[new, old]), Err(LoadError::Value { state: 0, .. })));
 }
 
 #[test]
