@@ -33,6 +33,7 @@ type Punctuation<T> = Arc<dyn Fn(&T) -> Option<Timestamp> + Send + Sync>;
 
 enum Generate<T> {
     Bounded(Duration),
+    Delayed(Duration),
     Punctuated(Punctuation<T>),
 }
 
@@ -41,6 +42,7 @@ impl<T> Clone for WatermarkStrategy<T> {
     fn clone(&self) -> Self {
         let generate = match &self.generate {
             Generate::Bounded(disorder) => Generate::Bounded(*disorder),
+            Generate::Delayed(delay) => Generate::Delayed(*delay),
             Generate::Punctuated(mark) => Generate::Punctuated(Arc::clone(mark)),
         };
         Self { generate, ..*self }
@@ -52,6 +54,7 @@ impl<T> fmt::Debug for WatermarkStrategy<T> {
         let mut shown = f.debug_struct("WatermarkStrategy");
         match &self.generate {
             Generate::Bounded(disorder) => shown.field("bounded", disorder),
+            Generate::Delayed(delay) => shown.field("delayed", delay),
             Generate::Punctuated(_) => shown.field("punctuated", &true),
         };
         shown.field("idle_after", &self.idle_after).field("max_ahead", &self.max_ahead).finish()
@@ -69,9 +72,15 @@ impl<T> WatermarkStrategy<T> {
     /// The watermark is *latest − disorder − 1 µs*, down to the whole millisecond: the highest that keeps the promise "nothing
     /// ≤ the watermark follows" for a bound that is **inclusive**, as in Flink (`BoundedOutOfOrdernessWatermarks`, which
     /// subtracts 1 ms). Spark's `withWatermark` gives *latest − delay* and so calls a record that is exactly `delay` behind late.
-    /// In times of whole milliseconds this one is 1 ms lower than Spark's.
+    /// In times of whole milliseconds this one is 1 ms lower than Spark's, which is [`WatermarkStrategy::delayed`].
     pub const fn bounded(disorder: Duration) -> Self {
         Self::of(Generate::Bounded(disorder))
+    }
+
+    /// The watermark is *latest − delay*, down to the whole millisecond: that of Spark's `withWatermark`. What is exactly `delay` behind
+    /// the latest record counts as late.
+    pub const fn delayed(delay: Duration) -> Self {
+        Self::of(Generate::Delayed(delay))
     }
 
     /// Times within a split never fall; equal ones may follow each other. The same as [`WatermarkStrategy::bounded`] without
@@ -120,7 +129,7 @@ impl<T> WatermarkStrategy<T> {
     pub fn pull(&self, now: Timestamp) -> Pull<'_, T> {
         let limit = now.saturating_add(self.max_ahead);
         let limit = match self.generate {
-            Generate::Bounded(disorder) => limit.saturating_add(disorder),
+            Generate::Bounded(by) | Generate::Delayed(by) => limit.saturating_add(by),
             Generate::Punctuated(_) => limit,
         };
         Pull { generate: &self.generate, limit, refused: 0 }
@@ -147,7 +156,7 @@ impl<T> Pull<'_, T> {
     #[inline]
     pub fn of(&mut self, value: &T, time: Timestamp) -> Timestamp {
         let pull = match self.generate {
-            Generate::Bounded(_) => time,
+            Generate::Bounded(_) | Generate::Delayed(_) => time,
             Generate::Punctuated(mark) => mark(value).unwrap_or(Timestamp::MIN),
         };
         if pull > self.limit {
@@ -162,6 +171,7 @@ impl<T> Pull<'_, T> {
     pub fn watermark(&self, pull: Timestamp) -> Timestamp {
         whole_millis(match self.generate {
             Generate::Bounded(disorder) => pull.saturating_sub(*disorder).saturating_sub(MICRO),
+            Generate::Delayed(delay) => pull.saturating_sub(*delay),
             Generate::Punctuated(_) => pull,
         })
     }
@@ -196,6 +206,7 @@ mod tests {
     fn stays_one_microsecond_and_the_rest_of_a_millisecond_below_the_bound() {
         let five = WatermarkStrategy::bounded(Duration::from_millis(5));
         let monotonous = WatermarkStrategy::monotonous();
+        let delayed = WatermarkStrategy::delayed(Duration::from_millis(5));
         let table = [
             (&five, 10_000, 4),
             (&five, 10_001, 5),
@@ -206,6 +217,10 @@ mod tests {
             (&monotonous, 10_000, 9),
             (&monotonous, 10_001, 10),
             (&monotonous, 0, -1),
+            (&delayed, 10_000, 5),
+            (&delayed, 10_999, 5),
+            (&delayed, 0, -5),
+            (&delayed, -1, -6),
         ];
         for (strategy, time, millis) in table {
             assert_eq!(watermark(strategy, time), Timestamp::from_millis(millis), "{strategy:?} at {time} us");
