@@ -7,6 +7,7 @@ mod harness;
 mod observe;
 mod script;
 mod scripted_time;
+mod sim_control;
 pub mod sim_store;
 mod sim_world;
 mod simulation;
@@ -17,5 +18,6 @@ pub use self::harness::{HarnessFailure, ScriptSink, check, check_at, check_steps
 pub use self::observe::{ObserveOf, Observed};
 pub use self::script::{ScriptSource, Step};
 pub use self::scripted_time::{ScriptedTime, Timing};
+pub use self::sim_control::SimControl;
 pub use self::sim_world::{Numbered, Outside, SimSink, SimSource};
 pub use self::simulation::{SimConfig, SimFailure, SimReport, simulate};

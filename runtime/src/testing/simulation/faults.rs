@@ -21,6 +21,7 @@ pub(super) struct SimFaults {
 struct FaultState {
     rng: ChaCha8Rng,
     chance: f64,
+    only: Option<CrashPoint>,
     left: u32,
     passed: Counts,
     hit: Counts,
@@ -28,9 +29,9 @@ struct FaultState {
 
 impl SimFaults {
     /// Draws from `seed`: each point ends the life with about `chance`, `crashes` times in all.
-    pub(super) fn new(seed: u64, chance: f64, crashes: u32) -> Self {
+    pub(super) fn new(seed: u64, (chance, only): (f64, Option<CrashPoint>), crashes: u32) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let state = FaultState { rng, chance, left: crashes, passed: BTreeMap::new(), hit: BTreeMap::new() };
+        let state = FaultState { rng, chance, only, left: crashes, passed: BTreeMap::new(), hit: BTreeMap::new() };
         Self { inner: Mutex::new(state) }
     }
 
@@ -50,6 +51,8 @@ impl Faults for SimFaults {
             *state.passed.entry(point).or_default() += 1;
             // Every life passes the first points and few get to the last ones: else all crashes would go to the start.
             let chance = match point {
+                _ if state.only == Some(point) => state.chance,
+                _ if state.only.is_some() => 0.0,
                 CrashPoint::GenesisBefore
                 | CrashPoint::GenesisAfter
                 | CrashPoint::AttemptBefore

@@ -202,6 +202,15 @@ impl<'a> Life<'a> {
             if begins && let Some(after) = self.stop_after.take() {
                 self.stop_at = Some(now.saturating_add(after));
             }
+            if let Some(control) = &self.config.control {
+                if control.take_crash() {
+                    return Err(Halt::Crashed);
+                }
+                if control.take_stop() {
+                    self.world.stopped = true;
+                    self.stop_at = Some(now);
+                }
+            }
             if let Some(at) = self.stop_at.take_if(|at| *at <= now) {
                 let deadline = at.saturating_add(Duration::from_secs(3600));
                 self.mail.entry(Sender::User).or_default().push_back(JobEvent::Stop { deadline });

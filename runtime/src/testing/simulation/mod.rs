@@ -29,8 +29,8 @@ use crate::plan::Plan;
 use crate::position::{Position, SplitId};
 use crate::state::key_group::KeyGroups;
 use crate::state::log::LogLimits;
-use crate::testing::ManualClock;
 use crate::testing::sim_store::SimDisk;
+use crate::testing::{ManualClock, SimControl};
 use crate::time::Timestamp;
 
 /// How one run is drawn.
@@ -56,6 +56,8 @@ pub struct SimConfig {
     pub crashes: u32,
     /// How likely a crash point is hit, 0 to 1.
     pub crash_chance: f64,
+    /// The only point that is ever hit, with exactly that chance. Nothing: all of them.
+    pub crash_point: Option<CrashPoint>,
     /// Most failures of tasks.
     pub failures: u32,
     /// Most orderly stops, each followed by a new life.
@@ -66,6 +68,8 @@ pub struct SimConfig {
     pub full_disks: u32,
     /// Virtual time when the run begins. By default the year 2100, so that event times of today are not ahead of it.
     pub begins: Timestamp,
+    /// A hand of the test on the run: its clock, and where lives end. None by default.
+    pub control: Option<SimControl>,
     /// Stops every life in good order after this time, and starts the next, until the input is used up.
     pub stop_after: Option<Duration>,
     /// Lets that time begin only once somebody has set this in the life. Nothing: with the life.
@@ -128,11 +132,13 @@ impl SimConfig {
             state_memory: u64::MAX,
             crashes: 0,
             crash_chance: 0.0,
+            crash_point: None,
             failures: 0,
             stops: 0,
             switches: 0,
             full_disks: 0,
             begins: BEGINS,
+            control: None,
             stop_after: None,
             stop_when: None,
         }
@@ -241,6 +247,8 @@ struct World {
     stops: u32,
     switches: u32,
     full_disks: u32,
+    /// The test has asked for the end of the life.
+    stopped: bool,
     /// Where the splits stood at the end of each micro-batch that was let through.
     batches: BTreeMap<(Epoch, OperatorId, SplitId), Position>,
     /// Of all subtasks of all attempts.
@@ -252,17 +260,24 @@ struct World {
 /// # Errors
 /// [`SimFailure`] when it gets stuck, never ends, or fails. The caller compares its output.
 pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimReport, SimFailure> {
+    let clock = config.control.as_ref().map_or_else(ManualClock::default, |control| control.clock().clone());
+    clock.set(config.begins);
     let mut world = World {
         rng: ChaCha8Rng::seed_from_u64(config.seed),
         report: SimReport { trace: 0xcbf2_9ce4_8422_2325, ..SimReport::default() },
-        clock: ManualClock::at(config.begins),
+        clock,
         disk: SimDisk::new(),
-        faults: Arc::new(SimFaults::new(config.seed ^ 0x5eed, config.crash_chance, config.crashes)),
+        faults: Arc::new(SimFaults::new(
+            config.seed ^ 0x5eed,
+            (config.crash_chance, config.crash_point),
+            config.crashes,
+        )),
         failures: config.failures,
         stops: config.stops,
         switches: config.switches,
         batches: BTreeMap::new(),
         full_disks: config.full_disks,
+        stopped: false,
         controls: Vec::new(),
     };
     let mut last_parallelism = None;
@@ -272,7 +287,7 @@ pub fn simulate(config: &SimConfig, pipeline: &dyn Fn() -> Graph) -> Result<SimR
         world.report.rescales += u64::from(last_parallelism.replace(plan.parallelism()) != Some(plan.parallelism()));
         let stops = world.stops;
         let ended = Life::new(config, &mut world, plan).run();
-        let stopped = world.stops < stops || config.stop_after.is_some();
+        let stopped = world.stops < stops || config.stop_after.is_some() || std::mem::take(&mut world.stopped);
         match ended {
             Ok(Ok(Ended::Stopped { .. })) if stopped => {}
             Ok(Ok(_) | Err(JobError::AlreadyEnded { .. })) => break,
