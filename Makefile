@@ -86,6 +86,7 @@ peers: ## Other engines that the benches compare with (timely, Flink); never nee
 pages: export MILLSTREAM_WRITE_DOCS = 1
 pages: setup ## Writes the generated parts of the documentation anew
 	$(call it,configuration::)
+	$(call it,conformance::)
 	$(call it,guarantees::)
 	$(call it,generated::)
 	$(call it,explain::)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millstream::prelude::*;
+use millstream::runtime::runtime::StartError;
 use millstream::runtime::state::StateValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,8 +13,21 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn runtime(store: &Memory) -> Runtime {
-    Runtime::builder().workers(2).restart(RestartPolicy::never()).state_backend(store.clone()).build().unwrap()
+/// A store, and how the pipelines on it run.
+#[derive(Default)]
+struct Place {
+    store: Memory,
+    trigger: Option<Trigger>,
+}
+
+impl Place {
+    fn start(&self, pipeline: Pipeline) -> (Runtime, Result<JobHandle, StartError>) {
+        let runtime = Runtime::builder().workers(2).restart(RestartPolicy::never()).state_backend(self.store.clone());
+        let pipeline = if let Some(trigger) = self.trigger { pipeline.trigger(trigger) } else { pipeline };
+        let runtime = runtime.build().unwrap();
+        let job = runtime.start(pipeline);
+        (runtime, job)
+    }
 }
 
 /// A pipeline from a feed of numbers to what `describe` makes of them by key.
@@ -29,13 +43,13 @@ where
 }
 
 /// Starts it, feeds it, and stops it in order.
-async fn life<R>(store: &Memory, numbers: &[u64], describe: impl FnOnce(KeyedStream<u64, u64>) -> Stream<R>) -> Vec<R>
+async fn life<R>(place: &Place, numbers: &[u64], describe: impl FnOnce(KeyedStream<u64, u64>) -> Stream<R>) -> Vec<R>
 where
     R: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let (feed, pipeline, rows) = pipeline(describe);
-    let runtime = runtime(store);
-    let job = runtime.start(pipeline).unwrap();
+    let (_runtime, job) = place.start(pipeline);
+    let job = job.unwrap();
     for number in numbers {
         feed.send_durable_async(*number).await.unwrap().await.unwrap();
     }
@@ -44,13 +58,13 @@ where
 }
 
 /// Starts it, and returns what is said against that.
-async fn refusal<R>(store: &Memory, describe: impl FnOnce(KeyedStream<u64, u64>) -> Stream<R>) -> String
+async fn refusal<R>(place: &Place, describe: impl FnOnce(KeyedStream<u64, u64>) -> Stream<R>) -> String
 where
     R: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let (_feed, pipeline, _rows) = pipeline(describe);
-    let runtime = runtime(store);
-    match runtime.start(pipeline) {
+    let (_runtime, job) = place.start(pipeline);
+    match job {
         Err(error) => chain(&error),
         Ok(job) => chain(&job.wait().await.unwrap_err()),
     }
@@ -124,32 +138,37 @@ impl StatefulProcessor for Sums {
 /// S-TWS-09
 #[tokio::test]
 async fn variables_come_and_go_between_two_starts() {
-    let store = Memory::new();
+    for trigger in [None, Some(Trigger::ProcessingTime(Duration::ZERO))] {
+        come_and_go(&Place { trigger, ..Place::default() }).await;
+    }
+}
+
+async fn come_and_go(store: &Place) {
     let sums = |version| {
         move |numbers: KeyedStream<u64, u64>| {
             numbers.transform_with_state("sums", OutputMode::Append, TimeMode::None, Sums(version))
         }
     };
-    let first = life(&store, &[2, 4], sums(Version::First)).await;
+    let first = life(store, &[2, 4], sums(Version::First)).await;
     assert_eq!(first, [(Some(2), Some(2), vec![]), (Some(6), Some(6), vec![])]);
     // One that is gone without a word, and one of another kind, are refused by name.
-    let text = refusal(&store, sums(Version::Silent)).await;
+    let text = refusal(store, sums(Version::Silent)).await;
     assert!(text.contains("operator sums had a state old that it lacks now"), "{text}");
-    let text = refusal(&store, sums(Version::Broken)).await;
+    let text = refusal(store, sums(Version::Broken)).await;
     assert!(text.contains("sums") && text.contains("kept") && text.contains("was a value and is a list now"), "{text}");
-    let second = life(&store, &[6, 8], sums(Version::Second)).await;
+    let second = life(store, &[6, 8], sums(Version::Second)).await;
     assert_eq!(second, [(Some(12), None, vec![6]), (Some(20), None, vec![6, 8])]);
     // It comes back empty; what was added has to be kept or given up in its turn.
-    let text = refusal(&store, sums(Version::First)).await;
+    let text = refusal(store, sums(Version::First)).await;
     assert!(text.contains("operator sums had a state added that it lacks now"), "{text}");
-    let again = life(&store, &[10], sums(Version::Silent)).await;
+    let again = life(store, &[10], sums(Version::Silent)).await;
     assert_eq!(again, [(Some(30), None, vec![6, 8, 10])]);
 }
 
 /// §7.2: another kind of timeouts does not fit the state in a store.
 #[tokio::test]
 async fn another_kind_of_timeouts_is_refused() {
-    let store = Memory::new();
+    let store = Place::default();
     let count = |timeout: GroupTimeout| {
         move |numbers: KeyedStream<u64, u64>| {
             numbers.flat_map_groups_with_state(
@@ -190,7 +209,7 @@ async fn a_state_of_another_type_is_refused_by_name() {
             Ok(())
         })
     }
-    let store = Memory::new();
+    let store = Place::default();
     let small = |numbers| before(numbers, |sum: Option<&u32>, number| sum.unwrap_or(&0) + number as u32);
     let large = |numbers| before(numbers, |sum: Option<&u64>, number| sum.unwrap_or(&0) + number);
     let text = |numbers| before(numbers, |sum: Option<&String>, _| format!("{sum:?}"));
@@ -202,7 +221,7 @@ async fn a_state_of_another_type_is_refused_by_name() {
     // A larger integer reads what a smaller one wrote.
     assert_eq!(life(&store, &[6], large).await, ["Some(6)"]);
 
-    let store = Memory::new();
+    let store = Place::default();
     let sums = |numbers: KeyedStream<u64, u64>| {
         numbers.transform_with_state("sums", OutputMode::Append, TimeMode::None, Sums(Version::First))
     };

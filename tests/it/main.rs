@@ -18,6 +18,7 @@ mod bad_input;
 mod bad_options;
 mod canaries;
 mod configuration;
+mod conformance;
 #[cfg(feature = "rocksdb")]
 mod damage;
 #[cfg(all(feature = "rocksdb", target_os = "linux"))]

@@ -382,7 +382,7 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn loses_and_doubles_nothing_when_its_process_is_killed() {
-    let kills = variable("MILLSTREAM_KILLS").unwrap_or(12) as usize;
+    let kills = variable("MILLSTREAM_KILLS").unwrap_or(20) as usize;
     let seed = variable("MILLSTREAM_KILL9_SEED").unwrap_or(9);
     let clock = SystemClock::new();
     let began = clock.now();
