@@ -129,8 +129,8 @@ fn a_store_of_format_1_is_read_with_its_rows_log_positions_and_output() {
     let restored = log.restore().unwrap();
 
     let mut table = table(counted);
-    table.load(&log.rows().unwrap()[&counted]).unwrap();
-    table.load(&restored.state[&counted]).unwrap();
+    let (rows, log) = (log.rows().unwrap(), &restored.state[&counted]);
+    table.load(&[rows[&counted].as_slice(), log.as_slice()].concat()).unwrap();
     let value = |name: &str| table.get(name.key_hash(&mut Vec::new()), name).copied();
     let found: BTreeMap<_, _> =
         (0..10).map(|word| format!("word-{word}")).filter_map(|name| Some((name.clone(), value(&name)?))).collect();
