@@ -6,8 +6,9 @@
 pub struct EpochLimits {
     /// Records, at least 1. Default 262,144: they are all in memory.
     pub records: u64,
-    /// Files, at least 1; none without a limit. Batches say how many end in them. A micro-batch takes whole files then, and waits for the
-    /// end of the first one, unless a limit in records is reached before. Not together with `bytes`. Default: no limit.
+    /// Files, at least 1; none without a limit. A micro-batch takes whole files then, and waits for the end of the first one, unless the
+    /// limit in records is reached before: a source that has this limit has to say in its batches which files end in them. Not together
+    /// with `bytes`. Default: no limit.
     pub files: Option<u64>,
     /// Bytes that the records were read from, at least 1; none without a limit. Default: no limit.
     pub bytes: Option<u64>,

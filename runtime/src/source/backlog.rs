@@ -234,7 +234,7 @@ impl<T> Backlog<T> {
             return Ok(None);
         }
         let limits = if amount == Amount::All { EpochLimits::NONE } else { self.limits };
-        let Some(count) = self.fitting(limits, all_dry) else { return Ok(None) };
+        let Some(count) = self.fitting(limits) else { return Ok(None) };
         self.asked = None;
         for item in self.ahead.drain(..count) {
             self.load = self.load.minus(Load::of(&item.batch));
@@ -245,7 +245,7 @@ impl<T> Backlog<T> {
     }
 
     /// Counts the batches that fit into a micro-batch; nothing if it takes whole files and has to wait for the end of one.
-    fn fitting(&self, limits: EpochLimits, all_dry: bool) -> Option<usize> {
+    fn fitting(&self, limits: EpochLimits) -> Option<usize> {
         let (mut taken, mut count, mut whole) = (Load::default(), 0, 0);
         for item in &self.ahead {
             let load = Load::of(&item.batch);
@@ -254,7 +254,7 @@ impl<T> Backlog<T> {
                 break;
             }
             (taken, count) = (with, count + 1);
-            if load.ends_file() {
+            if load.ends_file() || item.ended {
                 whole = count;
             }
         }
@@ -264,8 +264,8 @@ impl<T> Backlog<T> {
         if whole > 0 {
             return Some(whole);
         }
-        // The file is larger than a micro-batch may be, or its end is not going to come.
-        (all_dry || !self.has_room()).then_some(count)
+        // The file is larger than a micro-batch may be. That its reader had nothing once says nothing of this file.
+        (!self.has_room()).then_some(count)
     }
 
     fn describe(&self, operator: OperatorId, name: impl Fn(usize) -> Option<SplitId>) -> Vec<PlannedSplit> {

@@ -69,6 +69,7 @@ impl Reader<String> for WatchedReader {
         if self.is_full && self.look_at.is_some_and(|at| now < at) {
             return Ok(self.pause(now));
         }
+        let before = self.at.file;
         let polled = match self.step(batch, limit, now) {
             Err(error) if is_full_disk(&error) => {
                 tracing::warn!(%error, "the disk of a list of files is full, it is tried again");
@@ -82,6 +83,8 @@ impl Reader<String> for WatchedReader {
             }
         };
         batch.end = self.at.to_position();
+        // Of a file that is gone nothing more comes either.
+        batch.files = self.at.file.saturating_sub(before);
         Ok(polled)
     }
 }
