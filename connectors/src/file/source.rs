@@ -105,15 +105,17 @@ impl Lines {
         self
     }
 
-    /// Lets a micro-batch take at most so many files, at least 1, of each subtask that reads any, and whole ones as long as it does not have
-    /// too many records; see [`EpochLimits::files`]. The files of a subtask are read one after the other then. Spark's `maxFilesPerTrigger`. Default: no limit.
+    /// Lets a micro-batch take at most so many files, at least 1, of each subtask that reads any, and whole ones as long as it does not
+    /// have too many records; see [`EpochLimits::files`]. The files of a subtask are read one after the other then. Spark's
+    /// `maxFilesPerTrigger`. Default: no limit.
     pub fn max_files_per_epoch(mut self, files: u64) -> Self {
         self.limits.files = Some(files);
         self
     }
 
-    /// Lets a micro-batch take files of at most so many bytes, at least 1; see [`EpochLimits::bytes`]. A file that has more is taken in several,
-    /// where Spark's `maxBytesPerTrigger` takes it whole. Not together with [`max_files_per_epoch`](Self::max_files_per_epoch). Default: no limit.
+    /// Lets a micro-batch take files of at most so many bytes, at least 1; see [`EpochLimits::bytes`]. A file that has more is taken in
+    /// several, where Spark's `maxBytesPerTrigger` takes it whole. Not together with [`max_files_per_epoch`](Self::max_files_per_epoch).
+    /// Default: no limit.
     pub fn max_bytes_per_epoch(mut self, bytes: u64) -> Self {
         self.limits.bytes = Some(bytes);
         self
